@@ -1,0 +1,72 @@
+"""Fixtures of all tests: a Flask app with the extension, served over real sockets on port 0."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from flask import Flask
+from flask_aio_core import AioHTTP
+
+Serve = Callable[[Flask], Awaitable[TestClient]]
+Connect = Callable[[TestClient], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@pytest.fixture
+def app() -> Flask:
+    """A Flask app that nothing has been done to."""
+    app = Flask("shop")
+    app.secret_key = "not a secret"
+    return app
+
+
+@pytest.fixture
+def aio(app: Flask) -> AioHTTP:
+    """The extension on that app."""
+    return AioHTTP(app)
+
+
+@pytest.fixture
+async def serve():
+    """Start a server for an app; return an aiohttp client for it. Both end with the test."""
+    clients: list[TestClient] = []
+
+    async def start(app: Flask) -> TestClient:
+        client = TestClient(TestServer(app.aiohttp_app))  # type: ignore[attr-defined]
+        clients.append(client)
+        await client.start_server()
+        return client
+
+    yield start
+    for client in reversed(clients):
+        await client.close()
+
+
+@pytest.fixture
+async def connect():
+    """Open a plain TCP connection to a client's server, for bytes that no HTTP client sends."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def open_connection(
+        client: TestClient,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writers.append(writer)
+        return reader, writer
+
+    yield open_connection
+    for writer in writers:
+        writer.close()
+
+
+@pytest.fixture
+def eventually():
+    """Wait until a condition holds; pytest's own time limit ends a test where it never does."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    return wait
