@@ -1,0 +1,40 @@
+"""The ``AIO_*`` keys of ``app.config`` and their defaults: the one list of them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Flask
+
+DEFAULTS: Final[dict[str, Any]] = {
+    # Worker threads for synchronous views and in_thread; started when they are needed.
+    "AIO_WORKER_THREADS": 32,
+    # Calls that may wait for a worker thread; over it a request is answered with 503.
+    "AIO_WORKER_QUEUE": 1000,
+    # Seconds told to the client in Retry-After with that 503.
+    "AIO_RETRY_AFTER": 5,
+    # Bytes of a request body that are read into memory before the app is called.
+    "AIO_MAX_BUFFERED_BODY": 64 * 1024,
+    # Seconds that running requests get to end when the server stops.
+    "AIO_SHUTDOWN_GRACE": 30.0,
+    # The same for a restart by the reloader.
+    "AIO_RELOAD_GRACE": 1.0,
+    # Seconds that tasks made by aio.spawn get to end when the server stops.
+    "AIO_BACKGROUND_GRACE": 5.0,
+    # Seconds that an idle keep-alive connection is held by aio.run.
+    "AIO_KEEPALIVE": 75.0,
+    # Whether a view that is not streaming is cancelled when its client goes away.
+    "AIO_CANCEL_ON_DISCONNECT": False,
+    # Whether the hooks of coroutine requests run in a worker thread.
+    "AIO_HOOKS_IN_THREAD": False,
+    # Seconds the loop may be blocked before the watchdog names the function; None turns it off.
+    "AIO_SLOW_CALLBACK": 0.1,
+    # Whether the watchdog runs; None means: in debug mode.
+    "AIO_WATCHDOG": None,
+}
+
+
+def set_defaults(app: Flask) -> None:
+    """Give every key that the app has not set its default."""
+    for key, value in DEFAULTS.items():
+        app.config.setdefault(key, value)

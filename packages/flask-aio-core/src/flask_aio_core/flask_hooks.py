@@ -1,0 +1,101 @@
+"""Where the extension hooks into a Flask app: three of Flask's own methods, on the instance.
+
+``async_to_sync`` is Flask's documented override point; ``make_response`` and ``preprocess_request``
+are public methods that Flask calls on itself. Extensions that call them get the same behaviour.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterator
+from functools import wraps
+from typing import Any
+
+from flask import Flask, has_request_context, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from .bridge import can_suspend, suspend
+from .runtime import current_context
+from .state import AioState
+from .streams import AsyncStream, ContextStream, async_iterable_in
+
+
+def install_hooks(app: Flask, state: AioState) -> None:
+    """Have the app run its coroutines on the event loop, and take async iterables as responses."""
+
+    def wait(awaitable: Any) -> Any:
+        if can_suspend():
+            return suspend(awaitable)
+        return state.runtime().wait(awaitable, current_context())
+
+    def async_to_sync(
+        function: Callable[..., Coroutine[Any, Any, Any]],
+    ) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return wait(function(*args, **kwargs))
+
+        return call
+
+    def keeps_context() -> bool:
+        """Whether what the current view streams sees the request context unasked."""
+        if not has_request_context():
+            return False
+        plan = state.plans.for_endpoint(app, request.endpoint, request.method)
+        return plan.is_coroutine
+
+    make_plain_response = app.make_response
+
+    def make_response(rv: Any) -> Any:
+        body, *rest = rv if isinstance(rv, tuple) and rv else (rv,)
+        if inspect.isawaitable(body):
+            # An extension has called a coroutine view without Flask's ensure_sync.
+            return make_response(_with_body(rv, wait(body), rest))
+        if isinstance(body, BaseResponse):
+            _adapt_response(body, wait, keeps_context)
+        elif (stream := _as_iterator(body, wait)) is not None:
+            kept = not isinstance(stream, ContextStream) and keeps_context()
+            rv = _with_body(rv, ContextStream(stream) if kept else stream, rest)
+        return make_plain_response(rv)
+
+    preprocess_plainly = app.preprocess_request
+
+    adapted = False
+
+    def preprocess_request(*args: Any, **kwargs: Any) -> Any:
+        nonlocal adapted
+        if not adapted:
+            # Flask calls these functions, alone among its hooks, without ensure_sync. None can be
+            # added after the first request has come.
+            for functions in app.url_value_preprocessors.values():
+                functions[:] = [app.ensure_sync(function) for function in functions]
+            adapted = True
+        return preprocess_plainly(*args, **kwargs)
+
+    app.async_to_sync = async_to_sync  # type: ignore[method-assign, assignment]
+    app.make_response = wraps(make_plain_response)(make_response)  # type: ignore[method-assign]
+    app.preprocess_request = preprocess_request  # type: ignore[method-assign]
+
+
+def _with_body(rv: Any, body: Any, rest: list[Any]) -> Any:
+    return (body, *rest) if isinstance(rv, tuple) else body
+
+
+def _as_iterator(body: Any, wait: Callable[[Any], Any]) -> Iterator[Any] | None:
+    """Return the iterator that a view's stream is, if it is one."""
+    iterable = async_iterable_in(body)
+    if iterable is not None:
+        return AsyncStream(iterable, wait)
+    return body if isinstance(body, Iterator) else None
+
+
+def _adapt_response(
+    response: BaseResponse, wait: Callable[[Any], Any], keeps_context: Callable[[], bool]
+) -> None:
+    """Make a response object's body one that WSGI servers take, and that sees the request."""
+    body: Any = response.response
+    iterable: AsyncIterable[Any] | None = async_iterable_in(body)
+    if iterable is not None:
+        body = AsyncStream(iterable, wait)
+    elif not inspect.isgenerator(body):
+        return
+    response.response = ContextStream(body) if keeps_context() else body

@@ -1,0 +1,189 @@
+"""Answers an aiohttp request with a Flask app: the way of one request through this package."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+from flask import Flask
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
+
+from .body import RequestBody, expects_continue, read_small_body, streamed_body
+from .bridge import run_on_loop
+from .connection import watch_connection
+from .environ import build_environ
+from .exchange import Exchange
+from .runtime import Runtime
+from .state import get_state
+from .threads import WorkerCall
+from .views import ViewOptions
+
+logger = logging.getLogger("flask_aio_core")
+
+
+class FlaskHandler:
+    """The aiohttp handler of one Flask app, mounted at a path.
+
+    :attr:`runtime` is set while the server runs.
+    """
+
+    runtime: Runtime
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._plans = get_state(app).plans
+
+    async def handle(self, request: web.BaseRequest, *, prefix: str = "") -> web.StreamResponse:
+        """Answer one request.
+
+        :param prefix: the path that the app is mounted at, percent-decoded.
+        """
+        app = self._app
+        config = app.config
+        environ = build_environ(
+            request, script_name=prefix, body_decompressed=self._decompresses(request)
+        )
+        plan = self._plans.for_environ(app, environ)
+        options = _resolve(plan.options, config)
+        try:
+            body = await read_small_body(request, config["AIO_MAX_BUFFERED_BODY"])
+        except HTTPException as error:
+            return _plain_response(error)
+        environ["wsgi.input"] = streamed_body(request) if body is None else body
+        run = (
+            self._run_on_loop
+            if plan.is_coroutine and not options.hooks_in_thread
+            else self._run_in_thread
+        )
+        response = await run(request, environ, bool(options.cancel_on_disconnect))
+        if body is None and expects_continue(request):
+            _give_up_unasked_body(environ, response)
+        return response
+
+    async def _run_on_loop(
+        self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
+    ) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        exchange = Exchange(
+            self.runtime,
+            request,
+            environ,
+            cancel=task.cancel,
+            cancel_on_disconnect=cancel_on_disconnect,
+        )
+        watch_connection(request, exchange.on_connection_end)
+        try:
+            await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
+        except asyncio.CancelledError as error:
+            if exchange.disconnected or exchange.dismissed:
+                task.uncancel()
+            elif task.cancelling():
+                raise
+            else:  # The app awaited something that was cancelled.
+                return _failed(request, exchange, error)
+        except (Exception, SystemExit) as error:
+            return _failed(request, exchange, error)
+        return exchange.response or _no_response(exchange)
+
+    async def _run_in_thread(
+        self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
+    ) -> web.StreamResponse:
+        runtime = self.runtime
+        call: WorkerCall[None] = WorkerCall(
+            runtime, lambda: exchange.run(self._app), copy_context()
+        )
+        exchange = Exchange(
+            runtime,
+            request,
+            environ,
+            cancel=call.cancel,
+            cancel_on_disconnect=cancel_on_disconnect,
+            hand_over=call.signal,
+        )
+        watch_connection(request, exchange.on_connection_end)
+        try:
+            runtime.threads.submit(call)
+        except ServiceUnavailable as error:
+            return _plain_response(error)
+        try:
+            await call.wait()
+            if exchange.whole_body is not None:
+                # The thread goes on to close the response; it did not have to wait for this.
+                await exchange.send_whole_body(exchange.whole_body)
+                await call.wait()
+            call.result()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if not (exchange.disconnected or exchange.dismissed):
+                return _failed(request, exchange, error)
+        except (Exception, SystemExit) as error:
+            return _failed(request, exchange, error)
+        return exchange.response or _no_response(exchange)
+
+    def _decompresses(self, request: web.BaseRequest) -> bool:
+        # Our own application tells its server not to; one that it is mounted in does not.
+        match_info = getattr(request, "match_info", None)
+        return match_info is not None and len(match_info.apps) > 1
+
+
+def _resolve(options: ViewOptions, config: dict[str, Any]) -> ViewOptions:
+    cancel, hooks = options
+    return ViewOptions(
+        config["AIO_CANCEL_ON_DISCONNECT"] if cancel is None else cancel,
+        config["AIO_HOOKS_IN_THREAD"] if hooks is None else hooks,
+    )
+
+
+def _give_up_unasked_body(environ: dict[str, Any], response: web.StreamResponse) -> None:
+    """Close the connection after a response to a body that the client was never told to send.
+
+    It may send the body all the same, or the next request: the two cannot be told apart.
+    """
+    raw = getattr(environ["wsgi.input"], "raw", None)
+    if isinstance(raw, RequestBody) and not raw.was_asked_for:
+        response.force_close()
+
+
+def _failed(
+    request: web.BaseRequest, exchange: Exchange, error: BaseException
+) -> web.StreamResponse:
+    """Log an error that the app itself has not handled; answer 500 if nothing was sent yet."""
+    if exchange.disconnected and isinstance(error, ConnectionError):
+        return exchange.response or _no_response(exchange)
+    logger.error("Error on %s %s", request.method, request.path, exc_info=error)
+    if exchange.response is None:
+        response = web.Response(status=500, text="500 Internal Server Error\n")
+        response.force_close()
+        return response
+    # The client must not take what it got for the whole response.
+    protocol = request.protocol
+    protocol.force_close()
+    return exchange.response
+
+
+def _plain_response(error: HTTPException) -> web.Response:
+    headers = {}
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    response = web.Response(
+        status=error.code or 500, text=f"{error.code} {error.name}\n", headers=headers
+    )
+    response.force_close()
+    return response
+
+
+def _no_response(exchange: Exchange) -> web.Response:
+    """What is answered when nothing was sent: the client went away, or the server is stopping."""
+    if exchange.disconnected:
+        return web.Response(status=499)  # For the access log only, as nginx writes it.
+    response = web.Response(status=503, text="503 Service Unavailable\n")
+    response.force_close()
+    return response
