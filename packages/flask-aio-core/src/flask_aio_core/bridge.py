@@ -127,7 +127,7 @@ def run_on_loop(
             else:  # An awaitable from SQLAlchemy. It too must see the request's context.
                 sent = yield from run_on_loop(
                     runtime, partial(drive, switched), bridge.gr_context or context, mailbox
-                ).__await__()
+                )
         except BaseException as raised:
             error = raised
         switched = bridge.resume(sent, error)
