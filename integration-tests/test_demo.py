@@ -56,8 +56,8 @@ async def test_page_is_served_and_links_lead_somewhere(client, page):
 
     for address in set(re.findall(r'(?:href|src)="(/[^"]*)"', html)):
         async with client.get(address) as linked:
-            # One link shows what bad input is answered with.
-            assert linked.status == (400 if address.endswith("=soon") else 200), address
+            # Two links show what bad input is answered with.
+            assert linked.status == (400 if address.endswith(("=soon", "=3600")) else 200), address
 
 
 async def test_late_refuses_what_is_no_number_of_seconds(client):

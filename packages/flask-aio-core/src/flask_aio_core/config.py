@@ -33,8 +33,33 @@ DEFAULTS: Final[dict[str, Any]] = {
     "AIO_WATCHDOG": None,
 }
 
+#: Numbers that may be None.
+_OPTIONAL: Final = frozenset({"AIO_SLOW_CALLBACK"})
+
 
 def set_defaults(app: Flask) -> None:
     """Give every key that the app has not set its default."""
     for key, value in DEFAULTS.items():
         app.config.setdefault(key, value)
+
+
+def check(app: Flask) -> None:
+    """Refuse values with which the server would hang or could not start.
+
+    :raises ValueError: a key has such a value.
+    """
+    for key, default in DEFAULTS.items():
+        value = app.config[key]
+        if isinstance(default, bool) or default is None or (key in _OPTIONAL and value is None):
+            continue
+        least = 1 if key == "AIO_WORKER_THREADS" else 0
+        whole = isinstance(default, int)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if whole else (int, float))
+            or not value >= least
+        ):
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(
+                f"app.config[{key!r}] must be {kind} of at least {least}, not {value!r}."
+            )

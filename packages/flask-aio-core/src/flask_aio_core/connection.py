@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
 
-def watch_connection(request: web.BaseRequest, on_end: Callable[[BaseException], None]) -> None:
-    """Call a function when the client goes away or the server gives the request up.
+@contextmanager
+def watched_connection(
+    request: web.BaseRequest, on_end: Callable[[BaseException], None]
+) -> Iterator[None]:
+    """Call a function when, during the block, the client goes away or the server gives up.
 
     It is given the reason: :exc:`asyncio.CancelledError` when the server stops and the time for a
     graceful end is over, another exception when the connection was lost.
@@ -23,4 +27,9 @@ def watch_connection(request: web.BaseRequest, on_end: Callable[[BaseException],
     # handler_cancellation would cancel every view and can only be set by who makes the server. The
     # instance's dictionary is written to directly because aiohttp's debug mode warns of new
     # attributes.
-    vars(request)["_cancel"] = cancel_and_tell
+    attributes = vars(request)
+    attributes["_cancel"] = cancel_and_tell
+    try:
+        yield
+    finally:
+        del attributes["_cancel"]  # It would keep the request alive until the garbage collector.

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from .body import RequestBody, expects_continue, read_small_body, streamed_body
 from .bridge import run_on_loop
-from .connection import watch_connection
+from .connection import watched_connection
 from .environ import build_environ
 from .exchange import Exchange
 from .runtime import Runtime
@@ -76,9 +76,9 @@ class FlaskHandler:
             cancel=task.cancel,
             cancel_on_disconnect=cancel_on_disconnect,
         )
-        watch_connection(request, exchange.on_connection_end)
         try:
-            await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
+            with watched_connection(request, exchange.on_connection_end):
+                await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
         except asyncio.CancelledError as error:
             if exchange.disconnected or exchange.dismissed:
                 task.uncancel()
@@ -105,17 +105,17 @@ class FlaskHandler:
             cancel_on_disconnect=cancel_on_disconnect,
             hand_over=call.signal,
         )
-        watch_connection(request, exchange.on_connection_end)
         try:
             runtime.threads.submit(call)
         except ServiceUnavailable as error:
             return _plain_response(error)
         try:
-            await call.wait()
-            if exchange.whole_body is not None:
-                # The thread goes on to close the response; it did not have to wait for this.
-                await exchange.send_whole_body(exchange.whole_body)
+            with watched_connection(request, exchange.on_connection_end):
                 await call.wait()
+                if exchange.whole_body is not None:
+                    # The thread goes on to close the response; it did not wait for this.
+                    await exchange.send_whole_body(exchange.whole_body)
+                    await call.wait()
             call.result()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -14,6 +14,7 @@ from flask import Flask
 from greenlet import getcurrent
 
 from .bridge import GreenletPool, as_coroutine, close_orphan, drive, run_on_loop
+from .config import check as check_config
 from .event_loop import running_loop
 from .exceptions import CannotSuspend, NotServing
 from .lifecycle import Lifecycle
@@ -36,6 +37,7 @@ class Runtime:
     def __init__(self, app: Flask, lifecycle: Lifecycle) -> None:
         self.app = app
         self.loop = asyncio.get_running_loop()
+        check_config(app)
         config = app.config
         self.greenlets = GreenletPool(self, on_loop=True)
         self.threads = WorkerThreads(
