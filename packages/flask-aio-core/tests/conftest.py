@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from flask import Flask
+
 from flask_aio_core import AioHTTP
 
 Serve = Callable[[Flask], Awaitable[TestClient]]
@@ -28,13 +29,21 @@ def aio(app: Flask) -> AioHTTP:
     return AioHTTP(app)
 
 
+class PlainServer(TestServer):
+    """Serves as aiohttp does by default: its test server cancels handlers whose client leaves."""
+
+    async def _make_runner(self, **kwargs):
+        kwargs.update(handler_cancellation=False, shutdown_timeout=1)
+        return await super()._make_runner(**kwargs)
+
+
 @pytest.fixture
 async def serve():
     """Start a server for an app; return an aiohttp client for it. Both end with the test."""
     clients: list[TestClient] = []
 
     async def start(app: Flask) -> TestClient:
-        client = TestClient(TestServer(app.aiohttp_app))  # type: ignore[attr-defined]
+        client = TestClient(PlainServer(app.aiohttp_app))  # type: ignore[attr-defined]
         clients.append(client)
         await client.start_server()
         return client
@@ -66,7 +75,7 @@ def eventually():
     """Wait until a condition holds; pytest's own time limit ends a test where it never does."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- a condition may be anything
             await asyncio.sleep(0.005)
 
     return wait

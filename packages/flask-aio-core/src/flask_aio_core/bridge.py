@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -89,7 +89,9 @@ class BridgeGreenlet(greenlet):
         """Switch back to the function with the result, or the error, that it waited for."""
         # An eagerly started task takes its first step in another greenlet than the later ones.
         self.parent = getcurrent()
-        return self.switch(sent) if error is None else self.throw(error)
+        if error is None:
+            return self.switch(sent)
+        return self.throw(type(error), error, error.__traceback__)
 
     def end(self) -> Any:
         """Return the result of the function that has ended, or raise its error."""
@@ -214,6 +216,14 @@ def suspend(awaitable: Awaitable[T]) -> T:
 def can_suspend() -> bool:
     """Whether :func:`suspend` can be used here."""
     return getattr(getcurrent(), "__sqlalchemy_greenlet_provider__", False)
+
+
+def current_context() -> Context:
+    """Return the current context itself, not a copy of it."""
+    copy_context()  # A thread has none before something asks for it.
+    context = getcurrent().gr_context
+    assert context is not None
+    return context
 
 
 def as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, overload
 
 from .views import OPTIONS_ATTRIBUTE, ViewOptions
@@ -73,16 +73,7 @@ def _as_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
         return coroutine
 
     if inspect.isgeneratorfunction(function):
-        # types.coroutine changes the function it is given; the user's own is left as it is.
-        copy = types.FunctionType(
-            function.__code__,
-            function.__globals__,
-            function.__name__,
-            function.__defaults__,
-            function.__closure__,
-        )
-        copy.__kwdefaults__ = function.__kwdefaults__
-        legacy = types.coroutine(copy)
+        legacy = _legacy_coroutine_function(function)
 
         @wraps(function)
         async def generator(*args: Any, **kwargs: Any) -> Any:
@@ -95,3 +86,22 @@ def _as_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return plain
+
+
+def _legacy_coroutine_function(function: Any) -> Callable[..., Any]:
+    """Make a generator function one whose generators can be awaited, and may await coroutines."""
+    if isinstance(function, partial):
+        legacy = _legacy_coroutine_function(function.func)
+        return partial(legacy, *function.args, **function.keywords)
+    if isinstance(function, types.MethodType):
+        return types.MethodType(_legacy_coroutine_function(function.__func__), function.__self__)
+    # types.coroutine changes the function it is given; the user's own is left as it is.
+    copy = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return types.coroutine(copy)

@@ -13,8 +13,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from .bridge import GreenletPool, can_suspend, run_in_thread
-from .runtime import current_context
+from .bridge import GreenletPool, can_suspend, current_context, run_in_thread
 from .state import AioState
 from .streams import close_open_streams
 
@@ -66,7 +65,7 @@ class _ThreadBridge:
 
     def _wait(self, awaitable: Awaitable[Any], context: Context) -> Any:
         # Only here is a loop needed: purely synchronous requests do not start one.
-        return self._state.runtime().wait(awaitable, context)
+        return self._state.wait(awaitable, context)
 
 
 class _BridgedIterable(Iterator[bytes]):

@@ -58,8 +58,6 @@ def build_environ(
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,
-        # Not in the PEP, but a convention: reading ends where the body does, chunked or not.
-        "wsgi.input_terminated": True,
         "aiohttp.request": request,
     }
     remote_port = _address(transport.get_extra_info("peername") if transport is not None else None)[
@@ -75,6 +73,10 @@ def build_environ(
     if body_decompressed and coding in _UNDONE_CODINGS:
         environ.pop("HTTP_CONTENT_ENCODING", None)
         environ.pop("CONTENT_LENGTH", None)
+    if "CONTENT_LENGTH" not in environ and request.body_exists:
+        # Not in the PEP, but a convention: reading ends where the body does, though its length is
+        # not known.
+        environ["wsgi.input_terminated"] = True
     return environ
 
 

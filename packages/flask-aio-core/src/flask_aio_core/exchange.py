@@ -10,10 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
+from .body import is_unasked
 from .bridge import suspend
 from .file_wrapper import FileRange, sendable_file
 from .response import ResponseHead, WSGIResponse, set_content_length
@@ -32,6 +33,25 @@ _FAIR_SHARE: Final = 16
 _FILE_PIECE: Final = 256 * 1024
 
 
+class Caller(Protocol):
+    """Who runs an exchange, and how what the application waits for is cancelled."""
+
+    #: Whether the task sends a complete body, because the exchange is in another thread.
+    hands_over: bool
+
+    def cancel(self) -> Any:
+        """Cancel it, as when the client of a stream has gone."""
+
+    def give_up(self) -> Any:
+        """Cancel it because the server stops and cannot wait any longer."""
+
+    def forget_cancel(self) -> None:
+        """Do not let a cancellation that has not taken effect hit the cleaning up."""
+
+    def signal(self) -> None:
+        """Tell the task that there is a complete body to send."""
+
+
 class _ClientGone(ConnectionResetError):
     """There is nobody left to send to; it never leaves this module but through ``write``."""
 
@@ -39,10 +59,7 @@ class _ClientGone(ConnectionResetError):
 class Exchange:
     """One call of a WSGI application, and the sending of what it returns.
 
-    :param cancel: stops what the application waits for; it is called when the client has gone from
-        a stream or a cancellable view, and when the server gives the request up.
-    :param hand_over: given where sending would mean to wait for another thread: called once the
-        whole body is known and left to the server in :attr:`whole_body`.
+    :param caller: the task or the worker thread that runs the application.
     """
 
     def __init__(
@@ -51,16 +68,14 @@ class Exchange:
         request: web.BaseRequest,
         environ: dict[str, Any],
         *,
-        cancel: Callable[[], Any],
+        caller: Caller,
         cancel_on_disconnect: bool,
-        hand_over: Callable[[], None] | None = None,
     ) -> None:
         self._runtime = runtime
         self._request = request
         self._environ = environ
-        self._cancel = cancel
+        self._caller = caller
         self._cancel_on_disconnect = cancel_on_disconnect
-        self._hand_over = hand_over
         self._head: ResponseHead | None = None
         self._sent = 0
         self._since_pause = 0
@@ -68,8 +83,10 @@ class Exchange:
         self._closing = False
         #: The response as far as it has been sent.
         self.response: WSGIResponse | None = None
-        #: The complete body, when :attr:`hand_over` was called.
+        #: The complete body, when it is left to the task to send it.
         self.whole_body: bytes | None = None
+        #: Whether all of the response has been sent.
+        self.complete = False
         #: Whether the client has gone.
         self.disconnected = False
         #: Whether an event stream was ended because the server stops.
@@ -85,6 +102,7 @@ class Exchange:
             pass
         finally:
             self._closing = True
+            self._caller.forget_cancel()
             self._runtime.event_streams.discard(self)
             try:
                 close = getattr(iterable, "close", None)
@@ -120,22 +138,22 @@ class Exchange:
     def on_connection_end(self, reason: BaseException) -> None:
         """React to the end of the connection; called on the event loop."""
         if isinstance(reason, asyncio.CancelledError):
-            self._cancel()
+            self._caller.give_up()
             return
         self.disconnected = True
         if not self._closing and (self._streaming or self._cancel_on_disconnect):
-            self._cancel()
+            self._caller.cancel()
 
     def dismiss(self) -> None:
         """End an event stream early: its client reconnects, to a server that goes on."""
         self.dismissed = True
         if not self._closing:
-            self._cancel()
+            self._caller.cancel()
 
     async def send_whole_body(self, body: bytes) -> None:
         """Send headers and body in one go."""
         head = self._started_head()
-        response = head.response()
+        response = self._new_response(head)
         if head.allows_body(self._request.method):
             set_content_length(response, len(body))
         else:
@@ -144,6 +162,7 @@ class Exchange:
             await response.prepare(self._request)
             self.response = response
             await response.write_eof(body)
+            self.complete = True
         except ConnectionError:
             self.disconnected = True
         self._sent = len(body)
@@ -153,13 +172,12 @@ class Exchange:
         if file is not None and self._body_is_allowed():
             self._streaming = True
             suspend(self._send_file(file))
+            self._end()
             return
-        if isinstance(iterable, (list, tuple)):
-            if self.response is None:
-                self._finish(b"".join(iterable))
-                return
-        else:
+        if not isinstance(iterable, (list, tuple)):
             self._begin_stream()
+        elif self.response is None and self._finish_list(b"".join(iterable)):
+            return
         for chunk in iterable:
             if not chunk:
                 continue  # An empty one does not even make the headers leave.
@@ -178,20 +196,29 @@ class Exchange:
             self._note_event_stream(self._head)
         if self.disconnected and not self._cancel_on_disconnect:
             # It went away while the view was running; nobody will tell us again.
-            self._cancel()
+            if self._head is not None:
+                raise _ClientGone("The client has gone.")
+            self._caller.cancel()
 
     def _note_event_stream(self, head: ResponseHead) -> None:
         if head.content_type == "text/event-stream" and not self._closing:
             self._runtime.event_streams.add(self)
 
+    def _finish_list(self, body: bytes) -> bool:
+        """Send a body that was returned whole, unless its length is not the declared one."""
+        if self._started_head().content_length not in (None, len(body)):
+            return False
+        self._finish(body)
+        return True
+
     def _finish(self, body: bytes) -> None:
-        """Send a complete body, or have the server send it."""
-        if self._hand_over is None:
-            suspend(self.send_whole_body(body))
-        else:
-            self._started_head()
+        """Send a complete body, or have the task send it."""
+        self._started_head()
+        if self._caller.hands_over:
             self.whole_body = body
-            self._hand_over()
+            self._caller.signal()
+        else:
+            suspend(self.send_whole_body(body))
 
     def _write(self, chunk: bytes) -> None:
         """Send a chunk now and wait while the client is too slow."""
@@ -231,9 +258,9 @@ class Exchange:
                 )
                 # aiohttp's writer did not see these bytes; its access log counts them here.
                 self._request.writer.output_size += sent
+                self._sent += sent
             except NotImplementedError:  # uvloop has no sendfile.
                 await self._send_file_in_pieces(response, file)
-            await response.write_eof()
         except ConnectionError:
             self.disconnected = True
 
@@ -252,11 +279,17 @@ class Exchange:
     async def _prepared_response(self) -> WSGIResponse:
         if self.response is None:
             head = self._started_head()
-            response = head.response()
+            response = self._new_response(head)
             await response.prepare(self._request)
             self.response = response
             self._note_event_stream(head)
         return self.response
+
+    def _new_response(self, head: ResponseHead) -> WSGIResponse:
+        response = head.response()
+        if is_unasked(self._environ["wsgi.input"]):
+            response.force_close()
+        return response
 
     def _end(self) -> None:
         """Complete the response after the last chunk."""
@@ -276,6 +309,7 @@ class Exchange:
     async def _send_eof(self, response: WSGIResponse) -> None:
         try:
             await response.write_eof()
+            self.complete = True
         except ConnectionError:
             self.disconnected = True
 

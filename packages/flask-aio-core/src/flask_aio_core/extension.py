@@ -11,14 +11,14 @@ import aiohttp
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
 from .application import build_application
-from .bridge import can_suspend, close_orphan, suspend
+from .bridge import can_suspend, close_orphan, current_context, suspend
 from .config import set_defaults
 from .elsewhere import Elsewhere
 from .event_loop import running_loop
 from .exceptions import AioError, NotInitialized, NoWebSocket
 from .flask_hooks import install_hooks
 from .gevent import refuse_gevent
-from .runtime import Runtime, current_context
+from .runtime import Runtime
 from .server import run_server
 from .state import KEY, AioState, current_runtime, get_state
 

@@ -7,15 +7,14 @@ are public methods that Flask calls on itself. Extensions that call them get the
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
 from flask import Flask, has_request_context, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from .bridge import can_suspend, suspend
-from .runtime import current_context
+from .bridge import can_suspend, current_context, suspend
 from .state import AioState
 from .streams import AsyncStream, ContextStream, async_iterable_in
 
@@ -26,7 +25,7 @@ def install_hooks(app: Flask, state: AioState) -> None:
     def wait(awaitable: Any) -> Any:
         if can_suspend():
             return suspend(awaitable)
-        return state.runtime().wait(awaitable, current_context())
+        return state.wait(awaitable, current_context())
 
     def async_to_sync(
         function: Callable[..., Coroutine[Any, Any, Any]],
@@ -43,6 +42,15 @@ def install_hooks(app: Flask, state: AioState) -> None:
         plan = state.plans.for_endpoint(app, request.endpoint, request.method)
         return plan.is_coroutine
 
+    def adapt(body: Any) -> Any:
+        """Make a stream an iterator that WSGI servers take, and that sees the request."""
+        iterable, wants_context = async_iterable_in(body)
+        if iterable is not None:
+            body = AsyncStream(iterable, wait)
+        elif not inspect.isgenerator(body):
+            return body
+        return ContextStream(body) if wants_context or keeps_context() else body
+
     make_plain_response = app.make_response
 
     def make_response(rv: Any) -> Any:
@@ -51,10 +59,11 @@ def install_hooks(app: Flask, state: AioState) -> None:
             # An extension has called a coroutine view without Flask's ensure_sync.
             return make_response(_with_body(rv, wait(body), rest))
         if isinstance(body, BaseResponse):
-            _adapt_response(body, wait, keeps_context)
-        elif (stream := _as_iterator(body, wait)) is not None:
-            kept = not isinstance(stream, ContextStream) and keeps_context()
-            rv = _with_body(rv, ContextStream(stream) if kept else stream, rest)
+            body.response = adapt(body.response)
+        else:
+            stream = adapt(body)
+            if stream is not body:
+                rv = _with_body(rv, stream, rest)
         return make_plain_response(rv)
 
     preprocess_plainly = app.preprocess_request
@@ -78,24 +87,3 @@ def install_hooks(app: Flask, state: AioState) -> None:
 
 def _with_body(rv: Any, body: Any, rest: list[Any]) -> Any:
     return (body, *rest) if isinstance(rv, tuple) else body
-
-
-def _as_iterator(body: Any, wait: Callable[[Any], Any]) -> Iterator[Any] | None:
-    """Return the iterator that a view's stream is, if it is one."""
-    iterable = async_iterable_in(body)
-    if iterable is not None:
-        return AsyncStream(iterable, wait)
-    return body if isinstance(body, Iterator) else None
-
-
-def _adapt_response(
-    response: BaseResponse, wait: Callable[[Any], Any], keeps_context: Callable[[], bool]
-) -> None:
-    """Make a response object's body one that WSGI servers take, and that sees the request."""
-    body: Any = response.response
-    iterable: AsyncIterable[Any] | None = async_iterable_in(body)
-    if iterable is not None:
-        body = AsyncStream(iterable, wait)
-    elif not inspect.isgenerator(body):
-        return
-    response.response = ContextStream(body) if keeps_context() else body

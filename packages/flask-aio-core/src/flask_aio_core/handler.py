@@ -12,7 +12,7 @@ from aiohttp import web
 from flask import Flask
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from .body import RequestBody, expects_continue, read_small_body, streamed_body
+from .body import read_small_body, streamed_body
 from .bridge import run_on_loop
 from .connection import watched_connection
 from .environ import build_environ
@@ -50,7 +50,7 @@ class FlaskHandler:
         plan = self._plans.for_environ(app, environ)
         options = _resolve(plan.options, config)
         try:
-            body = await read_small_body(request, config["AIO_MAX_BUFFERED_BODY"])
+            body = await read_small_body(request, environ, config["AIO_MAX_BUFFERED_BODY"])
         except HTTPException as error:
             return _plain_response(error)
         environ["wsgi.input"] = streamed_body(request) if body is None else body
@@ -59,10 +59,7 @@ class FlaskHandler:
             if plan.is_coroutine and not options.hooks_in_thread
             else self._run_in_thread
         )
-        response = await run(request, environ, bool(options.cancel_on_disconnect))
-        if body is None and expects_continue(request):
-            _give_up_unasked_body(environ, response)
-        return response
+        return await run(request, environ, bool(options.cancel_on_disconnect))
 
     async def _run_on_loop(
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
@@ -73,7 +70,7 @@ class FlaskHandler:
             self.runtime,
             request,
             environ,
-            cancel=task.cancel,
+            caller=_TaskCaller(task),
             cancel_on_disconnect=cancel_on_disconnect,
         )
         try:
@@ -101,9 +98,8 @@ class FlaskHandler:
             runtime,
             request,
             environ,
-            cancel=call.cancel,
+            caller=call,
             cancel_on_disconnect=cancel_on_disconnect,
-            hand_over=call.signal,
         )
         try:
             runtime.threads.submit(call)
@@ -119,7 +115,7 @@ class FlaskHandler:
             call.result()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if call.given_up or (task is not None and task.cancelling()):
                 raise
             if not (exchange.disconnected or exchange.dismissed):
                 return _failed(request, exchange, error)
@@ -133,22 +129,27 @@ class FlaskHandler:
         return match_info is not None and len(match_info.apps) > 1
 
 
+class _TaskCaller:
+    """An exchange that runs in the task itself, on the event loop."""
+
+    hands_over = False
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.cancel = self.give_up = task.cancel
+
+    def forget_cancel(self) -> None:
+        pass  # Every wait of the exchange was the task's own, and has been cancelled by now.
+
+    def signal(self) -> None:
+        raise NotImplementedError
+
+
 def _resolve(options: ViewOptions, config: dict[str, Any]) -> ViewOptions:
     cancel, hooks = options
     return ViewOptions(
         config["AIO_CANCEL_ON_DISCONNECT"] if cancel is None else cancel,
         config["AIO_HOOKS_IN_THREAD"] if hooks is None else hooks,
     )
-
-
-def _give_up_unasked_body(environ: dict[str, Any], response: web.StreamResponse) -> None:
-    """Close the connection after a response to a body that the client was never told to send.
-
-    It may send the body all the same, or the next request: the two cannot be told apart.
-    """
-    raw = getattr(environ["wsgi.input"], "raw", None)
-    if isinstance(raw, RequestBody) and not raw.was_asked_for:
-        response.force_close()
 
 
 def _failed(
@@ -158,6 +159,8 @@ def _failed(
     if exchange.disconnected and isinstance(error, ConnectionError):
         return exchange.response or _no_response(exchange)
     logger.error("Error on %s %s", request.method, request.path, exc_info=error)
+    if exchange.complete:
+        return exchange.response or _no_response(exchange)
     if exchange.response is None:
         response = web.Response(status=500, text="500 Internal Server Error\n")
         response.force_close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any
 
 from flask import Flask
 
@@ -31,34 +32,56 @@ class RunningLifecycle:
     def __init__(self, hooks: Lifecycle, app: Flask) -> None:
         self._hooks = hooks
         self._app = app
-        self._entered = AsyncExitStack()
+        self._entered: list[AbstractAsyncContextManager[Any]] = []
         self._started = False
 
     async def start(self) -> None:
         """Enter the cleanup contexts, then call the start hooks."""
         self._started = True
         for function in self._hooks.cleanup_ctx:
-            await self._entered.enter_async_context(self._context_of(function))
+            context = self._context_of(function)
+            await context.__aenter__()
+            self._entered.append(context)
         for function in self._hooks.on_startup:
             await self._call(function)
 
     async def stop(self) -> None:
         """Call the clean-up hooks, then leave the cleanup contexts, both the last one first.
 
-        An error in one does not keep the others from running; the last error is raised.
+        An error in one is not told to the others and does not keep them from running.
+
+        :raises BaseExceptionGroup: several of them failed; a single error is raised as it is.
         """
         if not self._started:
             return
         self._started = False
-        for function in self._hooks.on_cleanup:
-            self._entered.push_async_callback(self._call, function)
-        await self._entered.aclose()
+        errors: list[BaseException] = []
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            partial(self._call, function) for function in self._hooks.on_cleanup
+        ]
+        leaves = [partial(context.__aexit__, None, None, None) for context in self._entered]
+        self._entered.clear()
+        ends: list[Callable[[], Awaitable[Any]]] = [*reversed(calls), *reversed(leaves)]
+        for end in ends:
+            try:
+                await end()
+            except BaseException as error:
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise BaseExceptionGroup("Several clean-up hooks failed.", errors)
 
     def _context_of(self, function: Hook) -> AbstractAsyncContextManager[Any]:
         made = self._with_app(function)
         if isinstance(made, AbstractAsyncContextManager):
             return made
-        iterator = cast("AsyncIterator[None]", made)
+        if not isinstance(made, AsyncIterator):
+            raise TypeError(
+                f"aio.cleanup_ctx needs an async generator function, which {function!r} is not:"
+                " write 'async def', with one 'yield' in it."
+            )
+        iterator = made
         return asynccontextmanager(lambda: iterator)()
 
     async def _call(self, function: Hook) -> None:

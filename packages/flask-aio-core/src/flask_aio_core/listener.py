@@ -15,6 +15,9 @@ import click
 #: Werkzeug's reloader hands the socket to the process that serves under this name too.
 _FD_VARIABLE: Final = "WERKZEUG_SERVER_FD"
 _BACKLOG: Final = 1024
+_UNKNOWN_HOST: Final = {
+    getattr(socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_AGAIN", "EAI_FAIL")
+} - {None}
 
 
 def listening_socket(
@@ -96,6 +99,7 @@ def _explain(error: Exception, is_unix: bool) -> str:
         )
     if code == errno.EACCES:
         return "permission denied." + ("" if is_unix else " Ports below 1024 need privileges.")
-    if code == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+    # The errors of getaddrinfo have numbers of their own; create_server hides their class.
+    if code == errno.EADDRNOTAVAIL or code in _UNKNOWN_HOST:
         return "this machine has no such address."
     return str(error)

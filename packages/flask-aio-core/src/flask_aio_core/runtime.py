@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 from flask import Flask
-from greenlet import getcurrent
 
-from .bridge import GreenletPool, as_coroutine, close_orphan, drive, run_on_loop
+from .bridge import (
+    GreenletPool,
+    as_coroutine,
+    close_orphan,
+    current_context,
+    drive,
+    run_on_loop,
+)
 from .config import check as check_config
 from .event_loop import running_loop
 from .exceptions import CannotSuspend, NotServing
@@ -41,7 +47,10 @@ class Runtime:
         config = app.config
         self.greenlets = GreenletPool(self, on_loop=True)
         self.threads = WorkerThreads(
-            config["AIO_WORKER_THREADS"], config["AIO_WORKER_QUEUE"], config["AIO_RETRY_AFTER"]
+            config["AIO_WORKER_THREADS"],
+            config["AIO_WORKER_QUEUE"],
+            config["AIO_RETRY_AFTER"],
+            at_end=lambda: self.thread_greenlets().close(),
         )
         #: Responses of type text/event-stream that are being sent.
         self.event_streams: set[Exchange] = set()
@@ -132,11 +141,17 @@ class Runtime:
         mailbox = Mailbox()
         tasks: list[asyncio.Task[None]] = []
 
+        def end(task: asyncio.Task[None]) -> None:
+            self._waits.discard(task)
+            if task.cancelled():  # Before its first step; it could not tell the thread itself.
+                close_orphan(awaitable)
+                mailbox.deliver(None, asyncio.CancelledError())
+
         def begin() -> None:
             task = self.loop.create_task(self._perform(awaitable, context, mailbox))
             tasks.append(task)
             self._waits.add(task)
-            task.add_done_callback(self._waits.discard)
+            task.add_done_callback(end)
             if on_start is not None:
                 on_start(task)
 
@@ -167,7 +182,6 @@ class Runtime:
             run = partial(drive, awaitable)
             mailbox.deliver(await run_on_loop(self, run, context, mailbox), None)
         except BaseException as error:
-            close_orphan(awaitable)  # It never started if we were cancelled at once.
             mailbox.deliver(None, error)
 
     async def _in_background(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
@@ -195,11 +209,3 @@ async def _cancel_all(tasks: set[Any]) -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
-
-
-def current_context() -> Context:
-    """Return the current context itself, not a copy of it."""
-    copy_context()  # A thread has none before something asks for it.
-    context = getcurrent().gr_context
-    assert context is not None
-    return context

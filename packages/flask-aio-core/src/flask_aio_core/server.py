@@ -25,6 +25,7 @@ from .application import build_application
 from .debugger import debugging
 from .event_loop import loop_factory
 from .listener import inherited_socket, listening_socket, share_with_reloader, site_url
+from .reloader import run_reloading
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -112,6 +113,7 @@ def serve(
     """Listen, then serve; the part that ``aio.run`` and ``flask aio run`` have in common."""
     factory = loop_factory(uvloop)
     host, port = _address(app, host, port)
+    secure = _ssl_context(ssl_context)
     if use_reloader and is_running_from_reloader():
         sock = inherited_socket()
     else:
@@ -120,7 +122,7 @@ def serve(
             sock = listening_socket(host, port, path)
     options = ServerOptions(
         sock=sock,
-        ssl_context=_ssl_context(ssl_context, host),
+        ssl_context=secure,
         factory=factory,
         access_log=access_log,
         grace=app.config["AIO_RELOAD_GRACE" if use_reloader else "AIO_SHUTDOWN_GRACE"],
@@ -136,7 +138,7 @@ def serve(
 def _serve_here(app: Flask, options: ServerOptions) -> None:
     stopping = asyncio.Event()
     with (
-        contextlib.suppress(KeyboardInterrupt),  # A second Ctrl-C, or one before we listen.
+        contextlib.suppress(KeyboardInterrupt),  # One that came before we listened for it.
         asyncio.Runner(loop_factory=options.factory) as runner,
     ):
         runner.run(_serve(app, options, stopping, handle_signals=True))
@@ -150,20 +152,14 @@ def _serve_with_reloader(
     reloader_type: str,
 ) -> None:
     """Serve in a thread while the main thread watches the files, as Werkzeug's reloader wants."""
-    # Werkzeug has no public name for its reloader but run_simple, which brings its own server.
-    from werkzeug._reloader import run_with_reloader
-
     server = _ServerThread(app, options)
-    try:
-        run_with_reloader(
-            server.run,
-            extra_files=extra_files,
-            exclude_patterns=exclude_patterns,
-            reloader_type=reloader_type,
-        )
-    finally:
-        # The thread is a daemon: without this it would be cut off, clean-up hooks and all.
-        server.stop()
+    run_reloading(
+        server.run,
+        server.stop,
+        extra_files=extra_files,
+        exclude_patterns=exclude_patterns,
+        reloader_type=reloader_type,
+    )
 
 
 class _ServerThread:
@@ -228,15 +224,17 @@ async def _serve(
 def _stop_on_signals(stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
-    def stop(number: signal.Signals) -> None:
+    def stop() -> None:
         stopping.set()
-        # The next one does what it does without us: it ends the process at once.
-        loop.remove_signal_handler(number)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # The next one ends the process at once, whatever the app is doing.
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # Neither Windows nor a thread that is not the main one can; Ctrl-C then cancels the server.
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(number, stop, number)
+            loop.add_signal_handler(number, stop)
 
 
 def _access_log() -> logging.Logger:
@@ -260,7 +258,7 @@ def _address(app: Flask, host: str | None, port: int | None) -> tuple[str, int]:
 
 
 def _ssl_context(
-    given: ssl.SSLContext | tuple[str, str | None] | str | None, host: str
+    given: ssl.SSLContext | tuple[str, str | None] | str | None,
 ) -> ssl.SSLContext | None:
     if given is None or isinstance(given, ssl.SSLContext):
         return given

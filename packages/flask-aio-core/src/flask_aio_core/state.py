@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable
+from contextvars import Context
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from flask import Flask, current_app, has_app_context
 
-from .bridge import current_bridge
+from .bridge import close_orphan, current_bridge
 from .event_loop import running_loop
 from .exceptions import NotInitialized
 from .lifecycle import Lifecycle
@@ -16,6 +18,8 @@ from .views import ViewPlans
 
 if TYPE_CHECKING:
     from .runtime import Runtime
+
+T = TypeVar("T")
 
 KEY: Final = "flask_aio_core"
 
@@ -51,6 +55,15 @@ class AioState:
                         return runtime
         self._private = private_runtime(self._private, self._app, self.lifecycle)
         return self._private
+
+    def wait(self, awaitable: Awaitable[T], context: Context) -> T:
+        """Block the current thread until the app's event loop has run an awaitable."""
+        try:
+            runtime = self.runtime()
+        except BaseException:
+            close_orphan(awaitable)
+            raise
+        return runtime.wait(awaitable, context)
 
     def stop_private(self) -> None:
         """Let go of what the app has used on the private loop."""

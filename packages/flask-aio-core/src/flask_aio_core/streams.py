@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -56,30 +57,30 @@ async def _next_or_end(iterator: AsyncIterator[Any]) -> Any:
 class ContextStream(Iterator[Any]):
     """Keeps the request context until the stream has ended; teardown runs then, once.
 
-    ``flask.stream_with_context`` pushes the context again when the stream starts, after teardown
-    has run, and has it run a second time. Here the context is pushed once more before the view's
-    response leaves Flask, so that Flask's own pop is not the last.
+    ``flask.stream_with_context`` instead pushes the context again when the stream starts, after
+    teardown has run, and has it run a second time.
     """
 
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._iterator = iter(iterable)
-        self._error: BaseException | None = None
-        self._context = request_ctx._get_current_object()  # type: ignore[attr-defined]
-        self._context.push()
         self._closed = False
-        request.environ.setdefault(_OPEN_STREAMS, []).append(self)
+        streams: list[ContextStream] = request.environ.setdefault(_OPEN_STREAMS, [])
+        # Where a response was made and dropped for another one, the first stream holds it for both.
+        self._held = None if streams else _HeldContext()
+        streams.append(self)
 
     def __next__(self) -> Any:
         try:
             return next(self._iterator)
-        except StopIteration:
-            raise
         except BaseException as error:
-            self._error = error
+            self._close(None if isinstance(error, StopIteration) else error)
             raise
 
     def close(self) -> None:
-        """Close the iterator, then pop the context."""
+        """Close the iterator, then let go of the context."""
+        self._close(None)
+
+    def _close(self, error: BaseException | None) -> None:
         if self._closed:
             return
         self._closed = True
@@ -88,9 +89,34 @@ class ContextStream(Iterator[Any]):
             if close is not None:
                 close()
         finally:
-            error, self._error = self._error, None
-            self._context.pop(error)
-            del self._context
+            if self._held is not None:
+                self._held.release(error)
+                self._held = None
+
+
+class _HeldContext:
+    """Puts off the one pop of the request context with which Flask ends its part of a request."""
+
+    def __init__(self) -> None:
+        self._context: Any = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        self._context.pop = self._put_off
+        self._was_popped = False
+        self._error: BaseException | None = None
+
+    def _put_off(self, *error: BaseException | None) -> None:
+        del self._context.pop
+        self._was_popped = True
+        self._error = error[0] if error else sys.exc_info()[1]
+
+    def release(self, error: BaseException | None) -> None:
+        """Pop the context if Flask has wanted to; otherwise leave that to Flask again."""
+        context = self._context
+        if self._was_popped:
+            error, self._error = error or self._error, None
+            context.pop(error)
+        else:
+            del context.pop
+        del self._context
 
 
 def close_open_streams(environ: dict[str, Any]) -> None:
@@ -100,13 +126,13 @@ def close_open_streams(environ: dict[str, Any]) -> None:
         stream.close()
 
 
-def async_iterable_in(value: object) -> AsyncIterable[Any] | None:
-    """Return the async iterable that a response body is, if it is one.
+def async_iterable_in(value: object) -> tuple[AsyncIterable[Any] | None, bool]:
+    """Return the async iterable that a response body is, and whether it asks for the context.
 
     ``flask.stream_with_context`` does not know async generators: it takes one for a function to
     decorate. What it then returns is recognised here, so that it can be used with them too.
     """
     if isinstance(value, AsyncIterable):
-        return value
+        return value, False
     wrapped = getattr(value, "__wrapped__", None)
-    return wrapped if isinstance(wrapped, AsyncIterable) else None
+    return (wrapped, True) if isinstance(wrapped, AsyncIterable) else (None, False)

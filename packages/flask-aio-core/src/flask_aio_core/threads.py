@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Seconds that a cancelled call gets for its clean-up when the server stops.
+_MOMENT: Final = 1.0
+
 
 class WorkerCall(Generic[T]):
     """One function that runs in a worker thread for a task on the event loop.
@@ -30,6 +33,9 @@ class WorkerCall(Generic[T]):
     :param function: called with no arguments; it may wait for awaitables by :func:`.await_`.
     :param context: what ``contextvars`` see in it.
     """
+
+    #: It runs in another thread than the task that waits for it.
+    hands_over = True
 
     def __init__(self, runtime: Runtime, function: Callable[[], T], context: Context) -> None:
         self._runtime = runtime
@@ -39,20 +45,27 @@ class WorkerCall(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
         self._waiting: asyncio.Task[None] | None = None
-        self._cancelled = False
+        self._cancel_requested = False
+        self._cancel_next = False
         self._woken = False
+        self._abandoned = False
+        self._on_signal: Callable[[], None] | None = None
+        #: Whether nobody can wait for the function much longer.
+        self.given_up = False
         #: Whether the function has ended.
         self.ended = False
+
+    def on_first_signal(self, function: Callable[[], None]) -> None:
+        """Have a function called in the worker thread, just before the first signal is given."""
+        self._on_signal = function
 
     def run(self) -> None:
         """Run the function; called in the worker thread."""
         function = cast("Callable[[], T]", self._function)
         self._function = None
-        runtime = self._runtime
+        greenlets = self._runtime.thread_greenlets()
         try:
-            self._result = run_in_thread(
-                runtime.thread_greenlets(), function, self._context, self._wait
-            )
+            self._result = run_in_thread(greenlets, function, self._context, self._wait)
         except BaseException as error:
             self._error = error
         self.ended = True
@@ -60,6 +73,9 @@ class WorkerCall(Generic[T]):
 
     def signal(self) -> None:
         """Wake the task that waits in :meth:`wait`; called in the worker thread."""
+        if self._on_signal is not None:
+            self._on_signal()
+            self._on_signal = None
         # The loop is closed if the server has stopped without us; then nobody waits any more.
         with contextlib.suppress(RuntimeError):
             self._runtime.loop.call_soon_threadsafe(self._wake)
@@ -71,7 +87,7 @@ class WorkerCall(Generic[T]):
         stopped: its end is still awaited, until a second cancellation gives it up.
         """
         cancelled = False
-        while not (self._woken or self.ended):
+        while not (self._woken or self.ended or self._abandoned):
             self._signalled = self._runtime.loop.create_future()
             try:
                 await self._signalled
@@ -81,7 +97,7 @@ class WorkerCall(Generic[T]):
                     raise
                 cancelled = True
         self._woken = False
-        if cancelled:
+        if cancelled or (self._abandoned and not self.ended):
             raise asyncio.CancelledError
 
     def result(self) -> T:
@@ -94,11 +110,30 @@ class WorkerCall(Generic[T]):
             self._error = None
 
     def cancel(self) -> None:
-        """Cancel what the function waits for, now or next; called on the event loop."""
+        """Cancel, once, what the function waits for now or next; called on the event loop."""
+        if not self._cancel_requested:
+            self._cancel_requested = True
+            self._cancel_wait()
+
+    def forget_cancel(self) -> None:
+        """Let what the function waits for from now on be: it is cleaning up."""
+        self._cancel_next = False
+
+    def give_up(self) -> None:
+        """Cancel what the function waits for, and wait for its end no longer than a moment."""
+        self.given_up = True
+        self._cancel_wait()
+        self._runtime.loop.call_later(_MOMENT, self._abandon)
+
+    def _cancel_wait(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.cancel()
         else:
-            self._cancelled = True
+            self._cancel_next = True
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        self._wake()
 
     def _wake(self) -> None:
         self._woken = True
@@ -110,8 +145,8 @@ class WorkerCall(Generic[T]):
 
     def _started(self, task: asyncio.Task[None]) -> None:
         self._waiting = task
-        if self._cancelled:
-            self._cancelled = False
+        if self._cancel_next:
+            self._cancel_next = False
             task.cancel()
 
 
@@ -123,15 +158,22 @@ class WorkerThreads:
     :param limit: the number of threads.
     :param queue_limit: the number of calls that may wait for one.
     :param retry_after: seconds, told to a client that is turned away.
+    :param at_end: called in each thread before it ends.
     """
 
-    def __init__(self, limit: int, queue_limit: int, retry_after: int) -> None:
+    def __init__(
+        self, limit: int, queue_limit: int, retry_after: int, at_end: Callable[[], None]
+    ) -> None:
         self._limit = limit
-        self._most = limit + queue_limit
+        self._queue_limit = queue_limit
         self._retry_after = retry_after
+        self._at_end = at_end
         self._queue: SimpleQueue[WorkerCall[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        # Calls whose task has not had its answer yet; they count against the limits.
+        self._unanswered = 0
+        # Calls that hold a thread or wait for one; closing a response goes on after the answer.
         self._unfinished = 0
 
     def submit(self, call: WorkerCall[Any]) -> None:
@@ -140,14 +182,16 @@ class WorkerThreads:
         :raises ServiceUnavailable: all threads are busy and the queue is full.
         """
         with self._lock:
-            if self._unfinished >= self._most:
+            if self._unanswered >= self._limit + self._queue_limit:
                 raise ServiceUnavailable(
-                    f"All {self._limit} worker threads are busy and"
-                    f" {self._most - self._limit} calls wait already.",
+                    f"All {self._limit} worker threads are busy, and {self._queue_limit} calls wait"
+                    " for one already.",
                     retry_after=self._retry_after,
                 )
+            self._unanswered += 1
             self._unfinished += 1
             needed = min(self._unfinished, self._limit)
+        call.on_first_signal(self._count_answer)
         if needed > len(self._threads):
             name = f"flask-aio-worker-{len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -164,9 +208,14 @@ class WorkerThreads:
                 thread.join(timeout=1)
         self._threads.clear()
 
+    def _count_answer(self) -> None:
+        with self._lock:
+            self._unanswered -= 1
+
     def _work(self) -> None:
         while (call := self._queue.get()) is not None:
             call.run()
             del call
             with self._lock:
                 self._unfinished -= 1
+        self._at_end()

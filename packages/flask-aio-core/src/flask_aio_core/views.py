@@ -44,12 +44,10 @@ class ViewPlans:
     def for_environ(self, app: Flask, environ: dict[str, Any]) -> ViewPlan:
         """Return the plan for the view that the environ's URL and method lead to."""
         try:
-            adapter = app.url_map.bind_to_environ(
-                environ,
-                server_name=None if app.url_map.host_matching else app.config["SERVER_NAME"],
-                subdomain=_fixed_subdomain(app),
-            )
-            rule, _ = adapter.match(return_rule=True)
+            # The request object must leave no trace in the environ: Flask makes its own.
+            request = app.request_class(environ, populate_request=False)
+            adapter = app.create_url_adapter(request)
+            rule, _ = adapter.match(return_rule=True)  # type: ignore[union-attr]
         except Exception:
             # No such page, a redirect, or a converter that needs the request: Flask finds out.
             return _SYNCHRONOUS
@@ -67,13 +65,6 @@ class ViewPlans:
             return plan
         except TypeError:  # A callable object that cannot be hashed.
             return make_plan(view, method)
-
-
-def _fixed_subdomain(app: Flask) -> str | None:
-    # As Flask.create_url_adapter does, which cannot be called without a request object.
-    if app.url_map.host_matching or app.subdomain_matching:
-        return None
-    return app.url_map.default_subdomain or ""
 
 
 def make_plan(view: Callable[..., Any], method: str) -> ViewPlan:

@@ -9,10 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
-from .bridge import BridgeGreenlet, can_suspend, close_orphan, drive, suspend
+from .bridge import BridgeGreenlet, can_suspend, close_orphan, current_context, drive, suspend
 from .event_loop import running_loop
-from .exceptions import CannotSuspend
-from .runtime import current_context
+from .exceptions import AioError, CannotSuspend
 from .state import current_runtime
 from .threads import WorkerCall
 
@@ -45,7 +44,12 @@ def await_(awaitable: Awaitable[T]) -> T:
             " cannot suspend. Use 'await' there. (A task made by create_task, gather or a TaskGroup"
             " is such a one; a view, a hook and a task made by aio.spawn are not.)"
         )
-    return current_runtime().wait(awaitable, current_context())
+    try:
+        runtime = current_runtime()
+    except AioError:
+        close_orphan(awaitable)
+        raise
+    return runtime.wait(awaitable, current_context())
 
 
 def in_thread(function: Callable[P, T]) -> Callable[P, T]:
@@ -62,12 +66,12 @@ def in_thread(function: Callable[P, T]) -> Callable[P, T]:
     """
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"in_thread is for blocking functions, but {function.__qualname__!r} is asynchronous:"
+            f"in_thread is for blocking functions, but {_name(function)} is asynchronous:"
             " await it, or call it through await_."
         )
     if inspect.isgeneratorfunction(function):
         raise TypeError(
-            f"in_thread is for functions, but {function.__qualname__!r} is a generator: its body"
+            f"in_thread is for functions, but {_name(function)} is a generator: its body"
             " would run wherever it is iterated."
         )
 
@@ -77,7 +81,7 @@ def in_thread(function: Callable[P, T]) -> Callable[P, T]:
         if not isinstance(bridge, BridgeGreenlet):
             if running_loop() is not None:
                 raise CannotSuspend(
-                    f"{function.__qualname__!r}, wrapped by in_thread, was called in an asyncio"
+                    f"{_name(function)}, wrapped by in_thread, was called in an asyncio"
                     " task that it would block. Use 'await asyncio.to_thread(...)' there."
                 )
             return function(*args, **kwargs)
@@ -86,6 +90,10 @@ def in_thread(function: Callable[P, T]) -> Callable[P, T]:
         return _leave_loop(bridge, partial(function, *args, **kwargs))
 
     return call
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return repr(getattr(function, "__qualname__", function))
 
 
 def _leave_loop(bridge: BridgeGreenlet, function: Callable[[], T]) -> T:
