@@ -5,10 +5,11 @@ author = "The flask-aio maintainers"
 copyright = "2026, The flask-aio maintainers"
 version = "0.1"
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 
 html_theme = "furo"
 html_title = "flask-aio"
