@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -11,8 +12,9 @@ from flask import Flask
 
 from flask_aio_core import AioHTTP
 
-Serve = Callable[[Flask], Awaitable[TestClient]]
-Connect = Callable[[TestClient], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+Client = TestClient[Any, Any]
+Serve = Callable[[Flask], Awaitable[Client]]
+Connect = Callable[[Client], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ class PlainServer(TestServer):
 @pytest.fixture
 async def serve():
     """Start a server for an app; return an aiohttp client for it. Both end with the test."""
-    clients: list[TestClient] = []
+    clients: list[Client] = []
 
-    async def start(app: Flask) -> TestClient:
+    async def start(app: Flask) -> Client:
         client = TestClient(PlainServer(app.aiohttp_app))  # type: ignore[attr-defined]
         clients.append(client)
         await client.start_server()
@@ -59,7 +61,7 @@ async def connect():
     writers: list[asyncio.StreamWriter] = []
 
     async def open_connection(
-        client: TestClient,
+        client: Client,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writers.append(writer)

@@ -7,30 +7,23 @@ of a worker thread, and waits by :func:`~.bridge.suspend` wherever something has
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from .body import is_unasked
 from .bridge import suspend
-from .file_wrapper import FileRange, sendable_file
-from .response import ResponseHead, WSGIResponse, set_content_length
+from .file_wrapper import sendable_file
+from .response import ResponseHead
 from .streams import close_open_streams
+from .transmission import Transmission
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import WSGIApplication
 
     from .runtime import Runtime
-
-logger = logging.getLogger("flask_aio_core")
-
-#: After how many chunks in a row a stream lets other requests run, if no chunk had to wait.
-_FAIR_SHARE: Final = 16
-_FILE_PIECE: Final = 256 * 1024
 
 
 class Caller(Protocol):
@@ -72,25 +65,23 @@ class Exchange:
         cancel_on_disconnect: bool,
     ) -> None:
         self._runtime = runtime
-        self._request = request
+        self._method = request.method
         self._environ = environ
         self._caller = caller
         self._cancel_on_disconnect = cancel_on_disconnect
         self._head: ResponseHead | None = None
-        self._sent = 0
-        self._since_pause = 0
         self._streaming = False
         self._closing = False
-        #: The response as far as it has been sent.
-        self.response: WSGIResponse | None = None
+        self.transmission = Transmission(request, environ)
         #: The complete body, when it is left to the task to send it.
         self.whole_body: bytes | None = None
-        #: Whether all of the response has been sent.
-        self.complete = False
-        #: Whether the client has gone.
-        self.disconnected = False
         #: Whether an event stream was ended because the server stops.
         self.dismissed = False
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it was cut short because nobody needs the rest: that is no error."""
+        return self.transmission.disconnected or self.dismissed
 
     def run(self, app: WSGIApplication) -> None:
         """Call the application, send its response, close its iterable."""
@@ -121,7 +112,7 @@ class Exchange:
         """The callable that the application is given; nothing is sent before its first output."""
         if exc_info is not None:
             try:
-                if self.response is not None and exc_info[1] is not None:
+                if self.transmission.response is not None and exc_info[1] is not None:
                     error: BaseException = exc_info[1]
                     traceback: TracebackType | None = exc_info[2]
                     raise error.with_traceback(traceback)
@@ -135,12 +126,17 @@ class Exchange:
         self._head = ResponseHead.parse(status, headers)
         return self._write
 
+    async def send_whole_body(self) -> None:
+        """Send what was left to the task to send."""
+        assert self.whole_body is not None
+        await self.transmission.send_whole(self._started_head(), self.whole_body)
+
     def on_connection_end(self, reason: BaseException) -> None:
         """React to the end of the connection; called on the event loop."""
         if isinstance(reason, asyncio.CancelledError):
             self._caller.give_up()
             return
-        self.disconnected = True
+        self.transmission.disconnected = True
         if not self._closing and (self._streaming or self._cancel_on_disconnect):
             self._caller.cancel()
 
@@ -150,40 +146,24 @@ class Exchange:
         if not self._closing:
             self._caller.cancel()
 
-    async def send_whole_body(self, body: bytes) -> None:
-        """Send headers and body in one go."""
-        head = self._started_head()
-        response = self._new_response(head)
-        if head.allows_body(self._request.method):
-            set_content_length(response, len(body))
-        else:
-            body = b""
-        try:
-            await response.prepare(self._request)
-            self.response = response
-            await response.write_eof(body)
-            self.complete = True
-        except ConnectionError:
-            self.disconnected = True
-        self._sent = len(body)
-
     def _transmit(self, iterable: Iterable[bytes]) -> None:
         file = sendable_file(iterable)
         if file is not None and self._body_is_allowed():
             self._streaming = True
-            suspend(self._send_file(file))
+            suspend(self.transmission.send_file(self._started_head(), file))
             self._end()
             return
         if not isinstance(iterable, (list, tuple)):
             self._begin_stream()
-        elif self.response is None and self._finish_list(b"".join(iterable)):
+        elif self.transmission.response is None and self._finish_list(b"".join(iterable)):
             return
         for chunk in iterable:
             if not chunk:
                 continue  # An empty one does not even make the headers leave.
             if not self._body_is_allowed():
                 break
-            if self.response is None and len(chunk) == self._started_head().content_length:
+            begun = self.transmission.response is not None
+            if not begun and len(chunk) == self._started_head().content_length:
                 # The usual Flask response: one chunk, of the declared length.
                 self._finish(chunk)
             elif self.whole_body is None:
@@ -192,16 +172,15 @@ class Exchange:
 
     def _begin_stream(self) -> None:
         self._streaming = True
-        if self._head is not None:
-            self._note_event_stream(self._head)
-        if self.disconnected and not self._cancel_on_disconnect:
+        self._note_event_stream()
+        if self.transmission.disconnected and not self._cancel_on_disconnect:
             # It went away while the view was running; nobody will tell us again.
             if self._head is not None:
                 raise _ClientGone("The client has gone.")
             self._caller.cancel()
 
-    def _note_event_stream(self, head: ResponseHead) -> None:
-        if head.content_type == "text/event-stream" and not self._closing:
+    def _note_event_stream(self) -> None:
+        if self._head is not None and self._head.content_type == "text/event-stream":
             self._runtime.event_streams.add(self)
 
     def _finish_list(self, body: bytes) -> bool:
@@ -213,113 +192,42 @@ class Exchange:
 
     def _finish(self, body: bytes) -> None:
         """Send a complete body, or have the task send it."""
-        self._started_head()
+        head = self._started_head()
         if self._caller.hands_over:
             self.whole_body = body
             self._caller.signal()
         else:
-            suspend(self.send_whole_body(body))
+            suspend(self.transmission.send_whole(head, body))
 
     def _write(self, chunk: bytes) -> None:
         """Send a chunk now and wait while the client is too slow."""
         if not isinstance(chunk, bytes):
             raise TypeError(f"A WSGI application must send bytes, not {type(chunk).__name__}.")
-        if self.disconnected or self.dismissed:
+        if self.was_stopped:
             raise _ClientGone("The client has gone.")
-        suspend(self._send_chunk(chunk))
-        if self.disconnected:
+        if self.transmission.response is None:
+            self._note_event_stream()  # start_response may have been called only now.
+        suspend(self.transmission.send_chunk(self._started_head(), chunk))
+        if self.transmission.disconnected:
             raise _ClientGone("The client has gone.")
-
-    async def _send_chunk(self, chunk: bytes) -> None:
-        try:
-            response = await self._prepared_response()
-            if self._body_is_allowed():
-                await response.write(chunk)
-                self._sent += len(chunk)
-        except ConnectionError:
-            self.disconnected = True
-        self._since_pause += 1
-        if self._since_pause >= _FAIR_SHARE:
-            self._since_pause = 0
-            await asyncio.sleep(0)
-
-    async def _send_file(self, file: FileRange) -> None:
-        try:
-            response = await self._prepared_response()
-            response.start_without_body()
-            transport = self._request.transport
-            if transport is None or transport.is_closing():
-                raise ConnectionResetError
-            try:
-                if file.size == 0 or self._started_head().content_length is None:
-                    raise NotImplementedError  # Only aiohttp's writer can mark the end of it.
-                sent = await self._runtime.loop.sendfile(
-                    transport, file.file, file.offset, file.size
-                )
-                # aiohttp's writer did not see these bytes; its access log counts them here.
-                self._request.writer.output_size += sent
-                self._sent += sent
-            except NotImplementedError:  # uvloop has no sendfile.
-                await self._send_file_in_pieces(response, file)
-        except ConnectionError:
-            self.disconnected = True
-
-    async def _send_file_in_pieces(self, response: WSGIResponse, file: FileRange) -> None:
-        left = file.size
-        await asyncio.to_thread(file.file.seek, file.offset)
-        while left is None or left > 0:
-            size = _FILE_PIECE if left is None else min(_FILE_PIECE, left)
-            piece = await asyncio.to_thread(file.file.read, size)
-            if not piece:
-                return
-            await response.write(piece)
-            self._sent += len(piece)
-            left = None if left is None else left - len(piece)
-
-    async def _prepared_response(self) -> WSGIResponse:
-        if self.response is None:
-            head = self._started_head()
-            response = self._new_response(head)
-            await response.prepare(self._request)
-            self.response = response
-            self._note_event_stream(head)
-        return self.response
-
-    def _new_response(self, head: ResponseHead) -> WSGIResponse:
-        response = head.response()
-        if is_unasked(self._environ["wsgi.input"]):
-            response.force_close()
-        return response
 
     def _end(self) -> None:
         """Complete the response after the last chunk."""
-        if self.whole_body is not None or self.disconnected:
+        if self.whole_body is not None or self.transmission.disconnected:
             return
-        head = self._started_head()
-        if self.response is None:
-            if head.content_length and self._body_is_allowed():
-                self._fail_short(head.content_length)
+        declared = self._started_head().content_length
+        sent = self.transmission.sent
+        if declared is not None and sent < declared and self._body_is_allowed():
+            raise RuntimeError(
+                f"The application declared a Content-Length of {declared} bytes but sent {sent}."
+            )
+        if self.transmission.response is None:
             self._finish(b"")
-            return
-        declared = head.content_length
-        if declared is not None and self._sent < declared and self._body_is_allowed():
-            self._fail_short(declared)
-        suspend(self._send_eof(self.response))
-
-    async def _send_eof(self, response: WSGIResponse) -> None:
-        try:
-            await response.write_eof()
-            self.complete = True
-        except ConnectionError:
-            self.disconnected = True
-
-    def _fail_short(self, declared: int) -> None:
-        raise RuntimeError(
-            f"The application declared a Content-Length of {declared} bytes but sent {self._sent}."
-        )
+        else:
+            suspend(self.transmission.finish())
 
     def _body_is_allowed(self) -> bool:
-        return self._started_head().allows_body(self._request.method)
+        return self._started_head().allows_body(self._method)
 
     def _started_head(self) -> ResponseHead:
         if self._head is None:

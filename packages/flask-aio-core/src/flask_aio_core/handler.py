@@ -77,7 +77,7 @@ class FlaskHandler:
             with watched_connection(request, exchange.on_connection_end):
                 await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
         except asyncio.CancelledError as error:
-            if exchange.disconnected or exchange.dismissed:
+            if exchange.was_stopped:
                 task.uncancel()
             elif task.cancelling():
                 raise
@@ -85,7 +85,7 @@ class FlaskHandler:
                 return _failed(request, exchange, error)
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
-        return exchange.response or _no_response(exchange)
+        return _response_of(exchange)
 
     async def _run_in_thread(
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
@@ -110,18 +110,18 @@ class FlaskHandler:
                 await call.wait()
                 if exchange.whole_body is not None:
                     # The thread goes on to close the response; it did not wait for this.
-                    await exchange.send_whole_body(exchange.whole_body)
+                    await exchange.send_whole_body()
                     await call.wait()
             call.result()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if call.given_up or (task is not None and task.cancelling()):
                 raise
-            if not (exchange.disconnected or exchange.dismissed):
+            if not exchange.was_stopped:
                 return _failed(request, exchange, error)
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
-        return exchange.response or _no_response(exchange)
+        return _response_of(exchange)
 
     def _decompresses(self, request: web.BaseRequest) -> bool:
         # Our own application tells its server not to; one that it is mounted in does not.
@@ -156,19 +156,18 @@ def _failed(
     request: web.BaseRequest, exchange: Exchange, error: BaseException
 ) -> web.StreamResponse:
     """Log an error that the app itself has not handled; answer 500 if nothing was sent yet."""
-    if exchange.disconnected and isinstance(error, ConnectionError):
-        return exchange.response or _no_response(exchange)
+    transmission = exchange.transmission
+    if transmission.disconnected and isinstance(error, ConnectionError):
+        return _response_of(exchange)
     logger.error("Error on %s %s", request.method, request.path, exc_info=error)
-    if exchange.complete:
-        return exchange.response or _no_response(exchange)
-    if exchange.response is None:
+    if transmission.response is None:
         response = web.Response(status=500, text="500 Internal Server Error\n")
         response.force_close()
         return response
-    # The client must not take what it got for the whole response.
-    protocol = request.protocol
-    protocol.force_close()
-    return exchange.response
+    if not transmission.complete:
+        # The client must not take what it got for the whole response.
+        request.protocol.force_close()
+    return transmission.response
 
 
 def _plain_response(error: HTTPException) -> web.Response:
@@ -183,9 +182,11 @@ def _plain_response(error: HTTPException) -> web.Response:
     return response
 
 
-def _no_response(exchange: Exchange) -> web.Response:
-    """What is answered when nothing was sent: the client went away, or the server is stopping."""
-    if exchange.disconnected:
+def _response_of(exchange: Exchange) -> web.StreamResponse:
+    """Return the response that was sent, or one that says why there is none."""
+    if exchange.transmission.response is not None:
+        return exchange.transmission.response
+    if exchange.transmission.disconnected:
         return web.Response(status=499)  # For the access log only, as nginx writes it.
     response = web.Response(status=503, text="503 Service Unavailable\n")
     response.force_close()

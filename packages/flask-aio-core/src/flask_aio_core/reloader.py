@@ -31,8 +31,12 @@ def run_reloading(serve: Callable[[], None], stop: Callable[[], None], **watch: 
     try:
         run_with_reloader(serve, **watch)
     finally:
-        # The thread is a daemon: without this it would be cut off, clean-up hooks and all.
-        stop()
+        try:
+            # A signal to the whole process group reaches us twice: from the parent process too.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        finally:
+            # The thread is a daemon: without this it would be cut off, clean-up hooks and all.
+            stop()
 
 
 def _supervise() -> int:
