@@ -123,7 +123,7 @@ class Exchange:
                 "start_response was called twice. A second call is only allowed to report an error,"
                 " with exc_info (PEP 3333)."
             )
-        self._head = ResponseHead.parse(status, headers)
+        self._head = ResponseHead(status, headers)
         return self._write
 
     async def send_whole_body(self) -> None:
@@ -213,18 +213,19 @@ class Exchange:
 
     def _end(self) -> None:
         """Complete the response after the last chunk."""
-        if self.whole_body is not None or self.transmission.disconnected:
+        transmission = self.transmission
+        if self.whole_body is not None or transmission.complete or transmission.disconnected:
             return
         declared = self._started_head().content_length
-        sent = self.transmission.sent
+        sent = transmission.sent
         if declared is not None and sent < declared and self._body_is_allowed():
             raise RuntimeError(
                 f"The application declared a Content-Length of {declared} bytes but sent {sent}."
             )
-        if self.transmission.response is None:
+        if transmission.response is None:
             self._finish(b"")
         else:
-            suspend(self.transmission.finish())
+            suspend(transmission.finish())
 
     def _body_is_allowed(self) -> bool:
         return self._started_head().allows_body(self._method)

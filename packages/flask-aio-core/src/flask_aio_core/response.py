@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
@@ -26,20 +26,14 @@ _HOP_BY_HOP: Final = frozenset(
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class ResponseHead(NamedTuple):
-    """Status and headers as the application has given them."""
+class ResponseHead:
+    """Status and headers as the application has given them to ``start_response``.
 
-    status: int
-    reason: str
-    headers: list[tuple[str, str]]
+    :raises TypeError: the status is no string or the headers are no list.
+    :raises ValueError: the status does not begin with a number of three digits.
+    """
 
-    @classmethod
-    def parse(cls, status: str, headers: list[tuple[str, str]]) -> ResponseHead:
-        """Check what was given to ``start_response``.
-
-        :raises TypeError: the status is no string or the headers are no list.
-        :raises ValueError: the status does not begin with a number of three digits.
-        """
+    def __init__(self, status: str, headers: list[tuple[str, str]]) -> None:
         if not isinstance(status, str):
             raise TypeError(f"The status must be a string like '200 OK', not {status!r}.")
         if not isinstance(headers, list):
@@ -47,39 +41,35 @@ class ResponseHead(NamedTuple):
         code, _, reason = status.partition(" ")
         if len(code) != 3 or not code.isdigit():
             raise ValueError(f"The status must begin with a three-digit number, not {status!r}.")
-        return cls(int(code), reason, list(headers))
+        self.status = int(code)
+        self.reason = reason
+        #: The body's length in bytes, if the application has declared it.
+        self.content_length: int | None = None
+        #: The media type without parameters, in lower case.
+        self.content_type = ""
+        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._closes = False
+        for name, value in headers:
+            lower = name.lower()
+            if lower not in _HOP_BY_HOP:
+                self._headers.add(name, value)
+            elif lower == "connection" and "close" in value.lower():
+                self._closes = True
+            if lower == "content-length":
+                self.content_length = int(value)
+            elif lower == "content-type":
+                self.content_type = value.partition(";")[0].strip().lower()
 
     def allows_body(self, method: str) -> bool:
         """Whether a body may be sent with it (RFC 9110, section 6.4.1)."""
         return not (method == "HEAD" or self.status < 200 or self.status in (204, 304))
 
-    @property
-    def content_length(self) -> int | None:
-        """The body's length in bytes, if the application has declared it."""
-        for name, value in self.headers:
-            if name.lower() == "content-length":
-                return int(value)
-        return None
-
-    @property
-    def content_type(self) -> str:
-        """The media type without parameters, in lower case."""
-        for name, value in self.headers:
-            if name.lower() == "content-type":
-                return value.partition(";")[0].strip().lower()
-        return ""
-
     def response(self) -> WSGIResponse:
         """Return the aiohttp response with this status and these headers, not yet sent."""
-        headers: CIMultiDict[str] = CIMultiDict()
-        close = False
-        for name, value in self.headers:
-            if name.lower() not in _HOP_BY_HOP:
-                headers.add(name, value)
-            elif name.lower() == "connection" and "close" in value.lower():
-                close = True
-        response = WSGIResponse(status=self.status, reason=self.reason or None, headers=headers)
-        if close:
+        response = WSGIResponse(
+            status=self.status, reason=self.reason or None, headers=self._headers
+        )
+        if self._closes:
             response.force_close()
         return response
 

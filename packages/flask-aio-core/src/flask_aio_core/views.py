@@ -32,6 +32,8 @@ class ViewPlan(NamedTuple):
     options: ViewOptions
 
 
+#: For how many URLs the plan is remembered. The rules are fixed once the first request has come.
+_URLS_KEPT: Final = 4096
 _SYNCHRONOUS: Final = ViewPlan(False, ViewOptions())
 
 
@@ -39,10 +41,26 @@ class ViewPlans:
     """The plans of one app's views, made when each is first needed."""
 
     def __init__(self) -> None:
+        self._by_url: dict[tuple[str, str, str], ViewPlan] = {}
         self._plans: dict[tuple[Callable[..., Any], str], ViewPlan] = {}
 
     def for_environ(self, app: Flask, environ: dict[str, Any]) -> ViewPlan:
         """Return the plan for the view that the environ's URL and method lead to."""
+        by_host = app.url_map.host_matching or app.subdomain_matching
+        url = (
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            environ.get("HTTP_HOST", "") if by_host else "",
+        )
+        plan = self._by_url.get(url)
+        if plan is None:
+            plan = self._match(app, environ)
+            if len(self._by_url) >= _URLS_KEPT:
+                self._by_url.clear()
+            self._by_url[url] = plan
+        return plan
+
+    def _match(self, app: Flask, environ: dict[str, Any]) -> ViewPlan:
         try:
             # The request object must leave no trace in the environ: Flask makes its own.
             request = app.request_class(environ, populate_request=False)
