@@ -17,10 +17,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from flask_aio_core import AioHTTP, await_
 
 
-class Base(DeclarativeBase):
-    """The base of the models of one test."""
-
-
 @pytest.fixture
 def database(tmp_path: Path):
     """A shop with two tables, as its author would have written it for psycopg or sqlite3."""
@@ -28,7 +24,7 @@ def database(tmp_path: Path):
     app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite+aiosqlite:///{tmp_path}/shop.db"
     db: Any = SQLAlchemy(app, model_class=type("Base", (DeclarativeBase,), {}))
 
-    class Item(db.Model):
+    class Item(db.Model):  # type: ignore[misc]
         id: Mapped[int] = mapped_column(primary_key=True)
         name: Mapped[str]
 
