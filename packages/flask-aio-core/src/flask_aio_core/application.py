@@ -42,12 +42,14 @@ def build_application(app: Flask) -> web.Application:
                 if getattr(app, "aiohttp_app", None) is application:
                     app.aiohttp_app = build_application(app)  # type: ignore[attr-defined]
 
-    async def dismiss_event_streams(_: web.Application) -> None:
+    async def begin_to_stop(_: web.Application) -> None:
+        for hook in get_state(app).hooks.on_shutdown:
+            await hook()
         for exchange in list(handler.runtime.event_streams):
             exchange.dismiss()
 
     application.cleanup_ctx.append(serve)
-    application.on_shutdown.append(dismiss_event_streams)
+    application.on_shutdown.append(begin_to_stop)
     application.router.register_resource(FlaskResource(handler))
     return application
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
 from .bridge import suspend
 from .file_wrapper import sendable_file
+from .plugins import RESPONSE_KEY
 from .response import ResponseHead
 from .streams import close_open_streams
 from .transmission import Transmission
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from .runtime import Runtime
+
+
+#: Seconds after the loss of a connection that was taken over until its view is cancelled.
+_MOMENT: Final = 1.0
 
 
 class Caller(Protocol):
@@ -83,6 +88,11 @@ class Exchange:
         """Whether it was cut short because nobody needs the rest: that is no error."""
         return self.transmission.disconnected or self.dismissed
 
+    @property
+    def taken_over(self) -> web.StreamResponse | None:
+        """The response with which the view has taken over the connection, if it has."""
+        return self._environ.get(RESPONSE_KEY)
+
     def run(self, app: WSGIApplication) -> None:
         """Call the application, send its response, close its iterable."""
         iterable: Iterable[bytes] = ()
@@ -137,7 +147,17 @@ class Exchange:
             self._caller.give_up()
             return
         self.transmission.disconnected = True
-        if not self._closing and (self._streaming or self._cancel_on_disconnect):
+        if self._is_taken_over():
+            # Whoever reads from it is told by it; a view that does not is cancelled a little later.
+            self._runtime.loop.call_later(_MOMENT, self._cancel_unless_closing)
+        elif not self._closing and (self._streaming or self._cancel_on_disconnect):
+            self._caller.cancel()
+
+    def _is_taken_over(self) -> bool:
+        return RESPONSE_KEY in self._environ
+
+    def _cancel_unless_closing(self) -> None:
+        if not self._closing:
             self._caller.cancel()
 
     def dismiss(self) -> None:
@@ -147,6 +167,8 @@ class Exchange:
             self._caller.cancel()
 
     def _transmit(self, iterable: Iterable[bytes]) -> None:
+        if self._is_taken_over():
+            return
         file = sendable_file(iterable)
         if file is not None and self._body_is_allowed():
             self._streaming = True
@@ -158,6 +180,8 @@ class Exchange:
         elif self.transmission.response is None and self._finish_list(b"".join(iterable)):
             return
         for chunk in iterable:
+            if self._is_taken_over():
+                return  # By an app that is called late, as by Werkzeug's debugger.
             if not chunk:
                 continue  # An empty one does not even make the headers leave.
             if not self._body_is_allowed():
@@ -168,7 +192,8 @@ class Exchange:
                 self._finish(chunk)
             elif self.whole_body is None:
                 self._write(chunk)
-        self._end()
+        if not self._is_taken_over():
+            self._end()
 
     def _begin_stream(self) -> None:
         self._streaming = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
@@ -18,6 +18,7 @@ from .event_loop import running_loop
 from .exceptions import AioError, NotInitialized, NoWebSocket
 from .flask_hooks import install_hooks
 from .gevent import refuse_gevent
+from .plugins import Plugin, installed_plugins
 from .runtime import Runtime
 from .server import run_server
 from .state import KEY, AioState, current_runtime, get_state
@@ -39,9 +40,13 @@ class AioHTTP:
     ``app.aiohttp_app`` is the :class:`aiohttp.web.Application` that serves the app.
 
     :param app: the Flask app, if it exists already.
+    :param plugins: what to add to the server; default are the plugins of all installed packages.
     """
 
-    def __init__(self, app: Flask | None = None) -> None:
+    def __init__(
+        self, app: Flask | None = None, *, plugins: Iterable[Plugin] | None = None
+    ) -> None:
+        self._plugins = None if plugins is None else list(plugins)
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
         self._hooks: list[tuple[str, Callable[..., Any]]] = []
         if app is not None:
@@ -67,6 +72,8 @@ class AioHTTP:
             getattr(state.lifecycle, kind).append(hook)
         self._apps.add(app)
         install_hooks(app, state)
+        for plugin in installed_plugins() if self._plugins is None else self._plugins:
+            plugin(app, state.hooks)
         app.wsgi_app = Elsewhere(app.wsgi_app, state)  # type: ignore[method-assign]
         app.aiohttp_app = build_application(app)  # type: ignore[attr-defined]
 

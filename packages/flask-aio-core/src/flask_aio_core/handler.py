@@ -35,7 +35,9 @@ class FlaskHandler:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._plans = get_state(app).plans
+        state = get_state(app)
+        self._plans = state.plans
+        self._hooks = state.hooks
 
     async def handle(self, request: web.BaseRequest, *, prefix: str = "") -> web.StreamResponse:
         """Answer one request.
@@ -47,6 +49,8 @@ class FlaskHandler:
         environ = build_environ(
             request, script_name=prefix, body_decompressed=self._decompresses(request)
         )
+        for hook in self._hooks.on_request:
+            hook(request, environ)
         plan = self._plans.for_environ(app, environ)
         options = _resolve(plan.options, config)
         try:
@@ -157,9 +161,11 @@ def _failed(
 ) -> web.StreamResponse:
     """Log an error that the app itself has not handled; answer 500 if nothing was sent yet."""
     transmission = exchange.transmission
-    if transmission.disconnected and isinstance(error, ConnectionError):
+    if exchange.was_stopped and isinstance(error, ConnectionError):
         return _response_of(exchange)
     logger.error("Error on %s %s", request.method, request.path, exc_info=error)
+    if exchange.taken_over is not None:
+        return exchange.taken_over
     if transmission.response is None:
         response = web.Response(status=500, text="500 Internal Server Error\n")
         response.force_close()
@@ -184,6 +190,8 @@ def _plain_response(error: HTTPException) -> web.Response:
 
 def _response_of(exchange: Exchange) -> web.StreamResponse:
     """Return the response that was sent, or one that says why there is none."""
+    if exchange.taken_over is not None:
+        return exchange.taken_over
     if exchange.transmission.response is not None:
         return exchange.transmission.response
     if exchange.transmission.disconnected:

@@ -51,7 +51,11 @@ class ResponseHead:
         self._closes = False
         for name, value in headers:
             lower = name.lower()
-            if lower not in _HOP_BY_HOP:
+            if lower == "upgrade" and code == "426":
+                # Here, and only here, the application has to say it (RFC 9110, section 15.5.22).
+                self._headers.add(name, value)
+                self._headers.add("Connection", "Upgrade")
+            elif lower not in _HOP_BY_HOP:
                 self._headers.add(name, value)
             elif lower == "connection" and "close" in value.lower():
                 self._closes = True

@@ -13,6 +13,7 @@ from .bridge import close_orphan, current_bridge
 from .event_loop import running_loop
 from .exceptions import NotInitialized
 from .lifecycle import Lifecycle
+from .plugins import ServerHooks
 from .private_loop import private_runtime, stop_private_runtime
 from .views import ViewPlans
 
@@ -35,6 +36,7 @@ class AioState:
         self._app = app
         self.lifecycle = Lifecycle()
         self.plans = ViewPlans()
+        self.hooks = ServerHooks()
         self._private: Runtime | None = None
 
     def serving_runtime(self) -> Runtime | None:

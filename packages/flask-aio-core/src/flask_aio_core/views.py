@@ -46,6 +46,8 @@ class ViewPlans:
 
     def for_environ(self, app: Flask, environ: dict[str, Any]) -> ViewPlan:
         """Return the plan for the view that the environ's URL and method lead to."""
+        if "HTTP_UPGRADE" in environ:
+            return self._match(app, environ)  # Rules may be for such requests, or for others, only.
         by_host = app.url_map.host_matching or app.subdomain_matching
         url = (
             environ["REQUEST_METHOD"],

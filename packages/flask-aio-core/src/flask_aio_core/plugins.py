@@ -1,0 +1,39 @@
+"""How another package adds to the server: flask-aio-ws is one.
+
+A plugin is a callable that is given the Flask app and the :class:`ServerHooks` of its server, once,
+when the extension is initialised. An installed package announces its plugin as an entry point of
+the group :data:`GROUP`, so that installing it is all it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from aiohttp import web
+from flask import Flask
+
+GROUP: Final = "flask_aio_core.plugins"
+
+#: The environ key under which a view leaves the prepared aiohttp response with which it has taken
+#: over the connection; what the WSGI call returns is then closed unread.
+RESPONSE_KEY: Final = "aiohttp.response"
+
+
+class ServerHooks:
+    """Where a plugin takes part in the serving of one app."""
+
+    def __init__(self) -> None:
+        #: Called for each request, on the event loop, with the environ that can still be added to.
+        self.on_request: list[Callable[[web.BaseRequest, dict[str, Any]], None]] = []
+        #: Awaited on the event loop when its server begins to stop, before requests are waited for.
+        self.on_shutdown: list[Callable[[], Awaitable[None]]] = []
+
+
+Plugin = Callable[[Flask, ServerHooks], None]
+
+
+def installed_plugins() -> list[Plugin]:
+    """Return the plugins of all installed packages."""
+    return [entry_point.load() for entry_point in entry_points(group=GROUP)]
