@@ -1,0 +1,123 @@
+"""The WebSocket of a request: aiohttp's own, which knows the environ it was put into."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Final
+from weakref import WeakSet
+
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from flask import Flask
+
+from flask_aio_core.plugins import RESPONSE_KEY
+
+from .config import Options
+
+logger = logging.getLogger("flask_aio_ws")
+
+#: The environ key of the WebSocket, which the predecessor of this package introduced. A synchronous
+#: view finds the object with blocking methods there.
+WEBSOCKET_KEY: Final = "wsgi.websocket"
+
+#: The WebSockets of this process that are open.
+open_sockets: WeakSet[WebSocket] = WeakSet()
+
+_AT_ONCE: Final = 1e-6
+#: Seconds that clients get to answer our close before the waiting for their views begins.
+_MOMENT: Final = 1.0
+
+
+class WebSocket(web.WebSocketResponse):
+    """aiohttp's :class:`~aiohttp.web.WebSocketResponse`, injected into a WSGI environ.
+
+    It is made for each handshake request, and answers the handshake when it is prepared: until then
+    the request can still be answered as any other.
+    """
+
+    def __init__(self, app: Flask, environ: dict[str, Any], options: Options) -> None:
+        super().__init__(
+            timeout=app.config["AIO_WS_CLOSE_TIMEOUT"],
+            receive_timeout=options.receive_timeout,
+            heartbeat=options.heartbeat,
+            protocols=tuple(options.protocols),
+            compress=options.compress,
+            # aiohttp's limit is the first length that is too long; 0 is none.
+            max_msg_size=options.max_message_size and options.max_message_size + 1,
+        )
+        self._app = app
+        self._max_message_size = options.max_message_size
+        self._environ = environ
+        self._request: web.Request = environ["aiohttp.request"]
+        self.loop = asyncio.get_running_loop()
+        #: Seconds that the peer gets to answer our close.
+        self.close_timeout: float = app.config["AIO_WS_CLOSE_TIMEOUT"]
+
+    async def open(self) -> None:
+        """Answer the handshake (RFC 6455, section 4.2.2); from now on the view has the connection.
+
+        :raises aiohttp.web.HTTPBadRequest: the request is no proper handshake.
+        """
+        await self.prepare(self._request)
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        if self.prepared:  # aiohttp's server does this again with every response.
+            return await super().prepare(request)
+        writer = await super().prepare(request)
+        self._environ[RESPONSE_KEY] = self
+        self._environ = {}  # It refers to us: together we would wait for the garbage collector.
+        open_sockets.add(self)
+        return writer
+
+    def abort(self) -> None:
+        """Cut the connection, unsent data included."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def receive(self, timeout: float | None = None) -> WSMessage:  # noqa: ASYNC109 -- aiohttp's
+        # aiohttp takes 0 for no timeout at all.
+        message = await super().receive(_AT_ONCE if timeout == 0 else timeout)
+        if getattr(message.data, "code", None) == WSCloseCode.MESSAGE_TOO_BIG:
+            logger.warning(
+                "A message was longer than %s bytes; the WebSocket was closed with 1009."
+                " AIO_WS_MAX_MESSAGE_SIZE sets the limit.",
+                self._max_message_size,
+            )
+        return message
+
+    async def __anext__(self) -> WSMessage:
+        message = await super().__anext__()
+        if message.type is WSMsgType.ERROR:
+            # The socket is closed: there is nothing in the message that a view could answer.
+            raise StopAsyncIteration
+        return message
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client can still be reached, as far as is known."""
+        return not self.closed and self._request.transport is not None
+
+
+def has_handshake(request: web.BaseRequest) -> bool:
+    """Whether a request asks for a WebSocket (RFC 6455, section 4.1)."""
+    headers = request.headers
+    connection = headers.get("Connection", "").lower()
+    return headers.get("Upgrade", "").strip().lower() == "websocket" and "upgrade" in connection
+
+
+async def close_open_sockets(app: Flask) -> None:
+    """Tell all clients of an app on the current event loop that the server goes away (1001)."""
+    loop = asyncio.get_running_loop()
+    closing = [
+        loop.create_task(_close(socket))
+        for socket in list(open_sockets)
+        if socket.loop is loop and socket._app is app
+    ]
+    if closing:
+        await asyncio.wait(closing, timeout=_MOMENT)
+
+
+async def _close(socket: WebSocket) -> None:
+    with contextlib.suppress(Exception):  # The connection may break meanwhile: all the same to us.
+        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"The server is stopping.")

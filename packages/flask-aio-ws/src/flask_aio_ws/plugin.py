@@ -1,0 +1,61 @@
+"""What flask-aio-core calls to add WebSockets to the serving of an app."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+from flask import Flask
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import WebsocketMismatch
+
+from flask_aio_core.plugins import ServerHooks
+
+from .config import Options, set_defaults
+from .connection import WEBSOCKET_KEY, WebSocket, close_open_sockets, has_handshake
+
+
+def install(app: Flask, hooks: ServerHooks) -> None:
+    """Put a WebSocket into the environ of each handshake request, and let any rule serve it."""
+    set_defaults(app)
+
+    def inject(request: web.BaseRequest, environ: dict[str, Any]) -> None:
+        if has_handshake(request):
+            environ[WEBSOCKET_KEY] = WebSocket(app, environ, Options().resolve(app))
+
+    hooks.on_request.append(inject)
+    hooks.on_shutdown.append(partial(close_open_sockets, app))
+    _match_either_kind(app)
+
+
+def _match_either_kind(app: Flask) -> None:
+    """Let a rule with ``websocket=True`` serve other requests, and one without it a handshake.
+
+    Werkzeug answers 400 to both. A path with a rule of each kind gets the one that fits; otherwise
+    the view decides, so that ``@app.route("/echo")`` is enough for a WebSocket.
+    """
+    create_plain_adapter = app.create_url_adapter
+
+    def create_url_adapter(*args: Any, **kwargs: Any) -> Any:
+        adapter = create_plain_adapter(*args, **kwargs)
+        if adapter is None:
+            return None
+        match = adapter.match
+
+        def match_either_kind(*args: Any, **kwargs: Any) -> Any:
+            other = {**kwargs, "websocket": not adapter.websocket}
+            try:
+                return match(*args, **kwargs)
+            except WebsocketMismatch:
+                return match(*args, **other)
+            except NotFound:
+                if adapter.websocket:
+                    # The path may lack its final slash: only the other kind knows of the redirect.
+                    return match(*args, **other)
+                raise
+
+        adapter.match = match_either_kind  # type: ignore[method-assign]
+        return adapter
+
+    app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
