@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo" / "app.py"
-PAGES = ["/", "/late", "/fan-out", "/events", "/upload", "/blocking"]
+PAGES = ["/", "/late", "/fan-out", "/events", "/upload", "/blocking", "/chat"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import IO, Any, NamedTuple
 
@@ -43,10 +45,15 @@ from werkzeug.wrappers import Response as BaseResponse
 from yarl import URL
 
 from flask_aio_core import AioHTTP
+from flask_aio_ws import Channel, websocket, ws
 
 MAX_SECONDS = 10.0
 PIECE = 64 * 1024
 UPSTREAM_DELAYS = {1: 0.6, 2: 1.2, 3: 0.4, 4: 1.0, 5: 0.8}
+ROOMS = {"lobby": "Lobby", "python": "Python", "tea": "Tea kitchen"}
+MAX_NAME = 24
+MAX_TEXT = 500
+MAX_HISTORY = 50
 
 bp = Blueprint("demo", __name__)
 
@@ -93,12 +100,50 @@ class Feed:
             return [tick for tick in self.history if tick.number > number]
 
 
+class Room:
+    """A chat room: who is in it, and its latest messages for those who come later."""
+
+    def __init__(self, name: str) -> None:
+        self.channel = Channel(name)
+        self.names: dict[str, str] = {}  # by the name without case: no two may look the same
+        self.history: deque[dict[str, Any]] = deque(maxlen=MAX_HISTORY)
+
+    @asynccontextmanager
+    async def visit(self, wanted: str) -> AsyncIterator[str]:
+        """Be in the room, under the name that is wanted or one like it that is free."""
+        others = (f"{wanted} ({number})" for number in itertools.count(2))
+        choice = itertools.chain([wanted], others)
+        name = next(name for name in choice if name.casefold() not in self.names)
+        self.names[name.casefold()] = name
+        try:
+            async with self.channel.joined(ws):
+                history = list(self.history)
+                await ws.send_json({"type": "welcome", "name": name, "history": history})
+                await self.tell_presence("joined", name)
+                yield name
+        finally:
+            del self.names[name.casefold()]
+            await self.tell_presence("left", name)
+
+    async def tell_presence(self, change: str, name: str) -> None:
+        """Tell everyone in the room who is in it now."""
+        online = list(self.names.values())
+        await self.channel.publish_json({"type": "presence", "online": online, change: name})
+
+    async def say(self, name: str, text: str) -> None:
+        """Send a message to everyone in the room, the sender too, and keep it for a while."""
+        message = {"id": secrets.token_hex(8), "time": time.time(), "name": name, "text": text}
+        self.history.append(message)
+        await self.channel.publish_json({"type": "message", **message})
+
+
 @dataclass
 class Demo:
     """The objects that one application's views share."""
 
     aio: AioHTTP
     feed: Feed
+    rooms: dict[str, Room] = field(default_factory=lambda: {name: Room(name) for name in ROOMS})
 
 
 def get_demo() -> Demo:
@@ -295,6 +340,54 @@ async def blocking_clock() -> Response:
     return event_stream(ticks())
 
 
+@bp.get("/chat")
+def chat() -> str:
+    """Show the chat."""
+    return render_template("chat.html", rooms=ROOMS, max_name=MAX_NAME, max_text=MAX_TEXT)
+
+
+def read_name(text: str) -> str:
+    """Return *text* as a name without needless spaces; ValueError says what is wrong with it."""
+    name = " ".join(text.split())
+    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError(f"A name has 1 to {MAX_NAME} printable characters.")
+    return name
+
+
+def read_message(message: aiohttp.WSMessage) -> str:
+    """Return the text that a client wants to say; ValueError says what is wrong with it."""
+    try:
+        data = json.loads(message.data)
+    except (ValueError, RecursionError):
+        raise ValueError("That was no JSON.") from None
+    match data:
+        case {"type": "message", "text": str(text)} if 1 <= len(text.strip()) <= MAX_TEXT:
+            return text.strip()
+        case {"type": "message", "text": str()}:
+            raise ValueError(f"A message has 1 to {MAX_TEXT} characters.")
+    raise ValueError('Send {"type": "message", "text": "..."}.')
+
+
+@bp.get(f"/chat/<any({', '.join(ROOMS)}):room>/socket")
+@websocket(max_message_size=8 * 1024, compress=False)
+async def chat_socket(room: str) -> Any:
+    """Stay in a room as ``?name=`` until the WebSocket is closed, from either side."""
+    try:
+        name = read_name(request.args.get("name", ""))
+    except ValueError as error:
+        await ws.send_json({"type": "error", "text": str(error)})
+        abort(400)  # which closes the socket with 4400
+    here = get_demo().rooms[room]
+    async with here.visit(name) as name:
+        async for message in ws:
+            try:
+                text = read_message(message)
+            except ValueError as error:
+                await ws.send_json({"type": "error", "text": str(error)})
+            else:
+                await here.say(name, text)
+
+
 # --- What every page has ----------------------------------------------------------------
 
 
@@ -343,6 +436,13 @@ CARDS = (
         "A plain view sleeps in a worker thread beside a clock that ticks ten times a second.",
         "Ordinary blocking Flask code does not stop the event loop.",
         (blocking_sleep, blocking_clock),
+    ),
+    Card(
+        "demo.chat",
+        "Chat",
+        "A WebSocket view puts everyone who opens the page into a room.",
+        "WebSockets are ordinary Flask views, and idle ones cost no thread.",
+        (chat_socket, Room, read_name, read_message),
     ),
 )
 
