@@ -35,8 +35,10 @@ from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 
 import flask_aio_core
+import flask_aio_core.config
+import flask_aio_ws
+import flask_aio_ws.config
 from flask_aio_core import AioHTTP
-from flask_aio_core.config import DEFAULTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -306,7 +308,7 @@ def test_an_assertion_that_is_wrong_fails(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_configuration_lists_every_key_with_its_default() -> None:
-    """The table of the configuration page is the list in the code."""
+    """The tables of the configuration page are the lists in the code."""
     cells = (
         token.content
         for token in read_markdown(ROOT / "docs/configuration.md")
@@ -316,14 +318,15 @@ def test_configuration_lists_every_key_with_its_default() -> None:
         key.strip("`"): ast.literal_eval(default.strip("`"))
         for key, default in zip(cells, cells, strict=True)
     }
-    assert list(table.items()) == list(DEFAULTS.items())
+    defaults = flask_aio_core.config.DEFAULTS | flask_aio_ws.config.DEFAULTS
+    assert list(table.items()) == list(defaults.items())
 
 
 def test_api_lists_every_public_name() -> None:
-    """The API page has an entry for each name that the package exports."""
+    """The API page has an entry for each name that the packages export."""
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\.\. auto\w+:: (\w+)$", text, re.MULTILINE)
-    assert sorted(documented) == sorted(flask_aio_core.__all__)
+    documented = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", text, re.MULTILINE)
+    assert sorted(documented) == sorted(flask_aio_core.__all__ + flask_aio_ws.__all__)
 
 
 def links_of(page: Path) -> Iterator[str]:

@@ -78,4 +78,6 @@ class SyncWebSocket:
 
     def _closed(self, message: WSMessage | None = None) -> ConnectionClosed:
         reason = message.extra if message is not None and message.extra else ""
-        return ConnectionClosed(self.socket.close_code or 1006, reason)
+        # aiohttp's error knows with which code it has closed the socket, its close_code does not.
+        code = getattr(message and message.data, "code", None) or self.socket.close_code
+        return ConnectionClosed(code or 1006, reason)
