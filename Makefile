@@ -13,7 +13,7 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(lastword $(FOUND)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help venv run test isolated lint types format build lock docs bench clean
+.PHONY: help venv run test isolated autobahn lint types format build lock docs bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ lock: $(INSTALLED) ## Bring poetry.lock up to date and check the metadata with P
 	$(BIN)/pip --python .venv-poetry install --quiet 'poetry>=2.2'
 	.venv-poetry/bin/poetry lock
 	set -e; for d in . $(PACKAGES:%=packages/%); do .venv-poetry/bin/poetry check --strict --directory $$d; done
+
+autobahn: $(INSTALLED) ## Run the Autobahn conformance suite (CASES='7.*' for a part; needs python2.7)
+	$(BIN)/python conformance/run.py $(CASES)
 
 docs: $(INSTALLED) ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build

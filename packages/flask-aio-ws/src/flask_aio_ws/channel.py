@@ -124,15 +124,11 @@ class _Member:
 
     def disconnect(self) -> None:
         """Close the socket without waiting for a client that does not even read."""
-        task = asyncio.get_running_loop().create_task(self._disconnect())
+        task = asyncio.get_running_loop().create_task(
+            self._socket.end(WSCloseCode.TRY_AGAIN_LATER, b"Too slow.")
+        )
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-
-    async def _disconnect(self) -> None:
-        socket = self._socket
-        await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"Too slow.", drain=False)
-        # It still gets a while to read what was sent, and the close code; then that is dropped.
-        socket.loop.call_later(socket.close_timeout, socket.abort)
 
     async def _send(self) -> None:
         try:

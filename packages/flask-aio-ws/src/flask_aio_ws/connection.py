@@ -25,6 +25,8 @@ WEBSOCKET_KEY: Final = "wsgi.websocket"
 open_sockets: WeakSet[WebSocket] = WeakSet()
 
 _AT_ONCE: Final = 1e-6
+#: Close codes that only stand for what happened, and are no part of a frame (RFC 6455, 7.4.1).
+_NEVER_SENT: Final = {1004, 1005, 1006, 1015}
 #: Seconds that clients get to answer our close before the waiting for their views begins.
 _MOMENT: Final = 1.0
 
@@ -40,6 +42,7 @@ class WebSocket(web.WebSocketResponse):
         super().__init__(
             timeout=app.config["AIO_WS_CLOSE_TIMEOUT"],
             receive_timeout=options.receive_timeout,
+            autoclose=False,  # See receive.
             heartbeat=options.heartbeat,
             protocols=tuple(options.protocols),
             compress=options.compress,
@@ -70,6 +73,16 @@ class WebSocket(web.WebSocketResponse):
         open_sockets.add(self)
         return writer
 
+    async def end(self, code: int, reason: bytes = b"") -> None:
+        """Close the socket, and do not wait for a client that does not even read.
+
+        It still gets a while to read what was sent, and the close code; then that is dropped.
+        """
+        await self.close(code=code, message=reason, drain=False)
+        transport = self._request.transport
+        if transport is not None and transport.get_write_buffer_size():
+            self.loop.call_later(self.close_timeout, self.abort)
+
     def abort(self) -> None:
         """Cut the connection, unsent data included."""
         if self._request.transport is not None:
@@ -78,6 +91,12 @@ class WebSocket(web.WebSocketResponse):
     async def receive(self, timeout: float | None = None) -> WSMessage:  # noqa: ASYNC109 -- aiohttp's
         # aiohttp takes 0 for no timeout at all.
         message = await super().receive(_AT_ONCE if timeout == 0 else timeout)
+        if message.type is WSMsgType.CLOSE and not self.closed:
+            # aiohttp would answer 1000 even to a code that must never be sent.
+            forbidden = message.data in _NEVER_SENT
+            await self.close(
+                code=WSCloseCode.PROTOCOL_ERROR if forbidden else WSCloseCode.OK, drain=False
+            )
         if getattr(message.data, "code", None) == WSCloseCode.MESSAGE_TOO_BIG:
             logger.warning(
                 "A message was longer than %s bytes; the WebSocket was closed with 1009."
@@ -120,4 +139,4 @@ async def close_open_sockets(app: Flask) -> None:
 
 async def _close(socket: WebSocket) -> None:
     with contextlib.suppress(Exception):  # The connection may break meanwhile: all the same to us.
-        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"The server is stopping.")
+        await socket.end(WSCloseCode.GOING_AWAY, b"The server is stopping.")

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, overload
 
 from aiohttp import ClientConnectionResetError, WSCloseCode, web
 from flask import Response, current_app, request, session
@@ -27,11 +27,11 @@ from .exceptions import ConnectionClosed
 from .origin import origin_is_allowed
 from .synchronous import SyncWebSocket
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
 @overload
-def websocket(function: F, /) -> F: ...
+def websocket(function: Callable[P, Any], /) -> Callable[P, Any]: ...
 
 
 @overload
@@ -44,7 +44,7 @@ def websocket(
     compress: bool = ...,
     receive_timeout: float | None = ...,
     origins: Collection[str] | str = ...,
-) -> Callable[[F], F]: ...
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
 
 def websocket(
@@ -156,7 +156,7 @@ async def _end(socket: WebSocket, error: BaseException | None) -> Response:
         ):
             error = None  # The client went away, and the view has noticed. That is no error.
         code, reason = _close_code(error)
-        await socket.close(code=code, message=reason.encode()[:123])
+        await socket.end(code, reason.encode()[:123])
     finally:
         open_sockets.discard(socket)
     try:
