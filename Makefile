@@ -65,8 +65,9 @@ autobahn: $(INSTALLED) ## Run the Autobahn conformance suite (CASES='7.*' for a 
 docs: $(INSTALLED) ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build
 
-bench: $(INSTALLED) ## Measure what a request costs
+bench: $(INSTALLED) ## Measure what a request and a WebSocket cost
 	$(BIN)/python benchmarks/request_cost.py
+	$(BIN)/python benchmarks/websocket.py
 
 clean: ## Remove the environments and everything built or cached
 	rm -rf .venv .venv-* dist docs/_build .*_cache .coverage* htmlcov
