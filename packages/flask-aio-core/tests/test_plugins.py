@@ -35,7 +35,11 @@ def test_a_plugin_is_called_once_with_the_app_and_its_hooks(app):
 def test_plugins_are_kept_for_init_app(app):
     """A factory's extension has them too, in their order; any iterable will do."""
     calls = []
-    aio = AioHTTP(plugins=(lambda app, hooks, n=n: calls.append(n) for n in range(3)))
+
+    def plugin(number):
+        return lambda app, hooks: calls.append(number)
+
+    aio = AioHTTP(plugins=(plugin(number) for number in range(3)))
     assert calls == []
     aio.init_app(app)
 
