@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from .bridge import GreenletPool, can_suspend, current_context, run_in_thread
 from .state import AioState
-from .streams import close_open_streams
+from .streams import close_open_streams, close_response
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -84,12 +84,4 @@ class _BridgedIterable(Iterator[bytes]):
         return cast(bytes, chunk)
 
     def close(self) -> None:
-        self._bridge.run(self._close)
-
-    def _close(self) -> None:
-        try:
-            close = getattr(self._iterable, "close", None)
-            if close is not None:
-                close()
-        finally:
-            close_open_streams(self._environ)
+        self._bridge.run(partial(close_response, self._iterable, self._environ))

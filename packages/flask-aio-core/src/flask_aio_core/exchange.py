@@ -17,7 +17,7 @@ from .bridge import suspend
 from .file_wrapper import sendable_file
 from .plugins import RESPONSE_KEY
 from .response import ResponseHead
-from .streams import close_open_streams
+from .streams import close_response
 from .transmission import Transmission
 
 if TYPE_CHECKING:
@@ -105,12 +105,7 @@ class Exchange:
             self._closing = True
             self._caller.forget_cancel()
             self._runtime.event_streams.discard(self)
-            try:
-                close = getattr(iterable, "close", None)
-                if close is not None:
-                    close()
-            finally:
-                close_open_streams(self._environ)
+            close_response(iterable, self._environ)
 
     def start_response(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 from flask import Flask
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, InternalServerError, ServiceUnavailable
 
 from .body import read_small_body, streamed_body
 from .bridge import run_on_loop
@@ -167,9 +167,7 @@ def _failed(
     if exchange.taken_over is not None:
         return exchange.taken_over
     if transmission.response is None:
-        response = web.Response(status=500, text="500 Internal Server Error\n")
-        response.force_close()
-        return response
+        return _plain_response(InternalServerError())
     if not transmission.complete:
         # The client must not take what it got for the whole response.
         request.protocol.force_close()
@@ -196,6 +194,4 @@ def _response_of(exchange: Exchange) -> web.StreamResponse:
         return exchange.transmission.response
     if exchange.transmission.disconnected:
         return web.Response(status=499)  # For the access log only, as nginx writes it.
-    response = web.Response(status=503, text="503 Service Unavailable\n")
-    response.force_close()
-    return response
+    return _plain_response(ServiceUnavailable())

@@ -119,6 +119,16 @@ class _HeldContext:
         del self._context
 
 
+def close_response(iterable: Iterable[Any], environ: dict[str, Any]) -> None:
+    """Close what the application has returned (PEP 3333), and every stream of the request."""
+    try:
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            close()
+    finally:
+        close_open_streams(environ)
+
+
 def close_open_streams(environ: dict[str, Any]) -> None:
     """Close the streams whose response was dropped, as by an after_request function that fails."""
     streams: list[ContextStream] = environ.pop(_OPEN_STREAMS, [])

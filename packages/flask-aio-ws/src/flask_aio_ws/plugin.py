@@ -44,16 +44,13 @@ def _match_either_kind(app: Flask) -> None:
         match = adapter.match
 
         def match_either_kind(*args: Any, **kwargs: Any) -> Any:
-            other = {**kwargs, "websocket": not adapter.websocket}
             try:
                 return match(*args, **kwargs)
-            except WebsocketMismatch:
-                return match(*args, **other)
-            except NotFound:
-                if adapter.websocket:
-                    # The path may lack its final slash: only the other kind knows of the redirect.
-                    return match(*args, **other)
-                raise
+            except (WebsocketMismatch, NotFound) as error:
+                # A handshake's path may lack its final slash: the other kind knows of the redirect.
+                if isinstance(error, NotFound) and not adapter.websocket:
+                    raise
+                return match(*args, **{**kwargs, "websocket": not adapter.websocket})
 
         adapter.match = match_either_kind  # type: ignore[method-assign]
         return adapter

@@ -113,7 +113,7 @@ def _coroutine_view(view: Callable[..., Any], options: Options) -> Callable[...,
 def _synchronous_view(view: Callable[..., Any], options: Options) -> Callable[..., Any]:
     @wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Response:
-        with _threads.taken():
+        with _threads:
             socket = await_(_accept(options))
             request.environ[WEBSOCKET_KEY] = SyncWebSocket(socket)
             error: BaseException | None = None
@@ -207,9 +207,6 @@ class _ThreadLimit:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
-
-    def taken(self) -> _ThreadLimit:
-        return self
 
     def __enter__(self) -> None:
         limit = configured(current_app, "AIO_WS_MAX_SYNCHRONOUS")
