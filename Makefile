@@ -1,6 +1,6 @@
 # From a fresh clone, `make run` or `make test` needs only python3 (3.11 or newer) and make.
 # In dependency order: a package comes after those it depends on.
-PACKAGES := flask-aio-core flask-aio-ws
+PACKAGES := flask-aio-core flask-aio-ws flask-aio-gunicorn
 TESTS ?= $(PACKAGES:%=packages/%/tests) integration-tests
 
 PYTHON ?= python3

@@ -374,40 +374,46 @@ class StopHere(Exception):
 
 
 @pytest.fixture
-def runner_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Record what aio.run gives to aiohttp's AppRunner."""
+def server_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Record what aio.run gives to its HTTP server, and the grace with which it stops it."""
     recorded: dict[str, Any] = {}
 
-    def record(application: web.Application, **arguments: Any) -> None:
-        recorded.update(arguments, loop=asyncio.get_running_loop())
-        raise StopHere
+    class Recorder:
+        def __init__(self, application: web.Application, **arguments: Any) -> None:
+            recorded.update(arguments, loop=asyncio.get_running_loop())
 
-    monkeypatch.setattr("flask_aio_core.server.web.AppRunner", record)
+        async def start(self) -> None:
+            raise StopHere
+
+        async def stop(self, grace: float) -> None:
+            recorded["grace"] = grace
+
+    monkeypatch.setattr("flask_aio_core.server.HTTPServer", Recorder)
     return recorded
 
 
-def test_run_keeps_idle_connections_75_seconds(app, aio, runner_arguments):
+def test_run_keeps_idle_connections_75_seconds(app, aio, server_arguments):
     """Longer than a load balancer's 60 s: the balancer, never the server, closes first."""
     with pytest.raises(StopHere):
         aio.run(port=0, load_dotenv=False)
-    assert runner_arguments["keepalive_timeout"] == 75
-    assert runner_arguments["shutdown_timeout"] == 30
+    assert server_arguments["keepalive"] == 75
+    assert server_arguments["grace"] == 30
 
 
-def test_run_takes_keepalive_and_grace_from_config(app, aio, runner_arguments):
+def test_run_takes_keepalive_and_grace_from_config(app, aio, server_arguments):
     """AIO_KEEPALIVE and AIO_SHUTDOWN_GRACE change them."""
     app.config.update(AIO_KEEPALIVE=7, AIO_SHUTDOWN_GRACE=3)
     with pytest.raises(StopHere):
         aio.run(port=0, load_dotenv=False)
-    assert runner_arguments["keepalive_timeout"] == 7
-    assert runner_arguments["shutdown_timeout"] == 3
+    assert server_arguments["keepalive"] == 7
+    assert server_arguments["grace"] == 3
 
 
-def test_run_without_access_log_gives_none(app, aio, runner_arguments):
+def test_run_without_access_log_gives_none(app, aio, server_arguments):
     """access_log=False turns aiohttp's access log off."""
     with pytest.raises(StopHere):
         aio.run(port=0, load_dotenv=False, access_log=False)
-    assert runner_arguments["access_log"] is None
+    assert server_arguments["access_log"] is None
 
 
 class UvLoop(asyncio.SelectorEventLoop):
@@ -423,19 +429,19 @@ def uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("wish", "used"), [(None, True), (True, True), (False, False)])
 @pytest.mark.usefixtures("uvloop")
-def test_run_uses_installed_uvloop_unless_told_otherwise(app, aio, runner_arguments, wish, used):
+def test_run_uses_installed_uvloop_unless_told_otherwise(app, aio, server_arguments, wish, used):
     """uvloop is used where it is installed; uvloop=False does without."""
     with pytest.raises(StopHere):
         aio.run(port=0, load_dotenv=False, uvloop=wish)
-    assert isinstance(runner_arguments["loop"], UvLoop) is used
+    assert isinstance(server_arguments["loop"], UvLoop) is used
 
 
-def test_run_without_uvloop_uses_asyncio(app, aio, runner_arguments, monkeypatch):
+def test_run_without_uvloop_uses_asyncio(app, aio, server_arguments, monkeypatch):
     """Where uvloop is not installed nothing is missing."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(StopHere):
         aio.run(port=0, load_dotenv=False)
-    assert isinstance(runner_arguments["loop"], asyncio.BaseEventLoop)
+    assert isinstance(server_arguments["loop"], asyncio.BaseEventLoop)
 
 
 def test_run_that_insists_on_missing_uvloop_says_how_to_install(app, aio, monkeypatch):
@@ -484,7 +490,7 @@ def test_run_chooses_host_and_port_as_flask_does(
 @pytest.mark.parametrize(
     ("debug", "expected"), [(None, False), (True, True), (False, False), (1, True)]
 )
-def test_run_sets_debug_as_flask_does(app, aio, runner_arguments, monkeypatch, debug, expected):
+def test_run_sets_debug_as_flask_does(app, aio, server_arguments, monkeypatch, debug, expected):
     """debug= switches the app's debug mode; without it nothing changes."""
     monkeypatch.delenv("FLASK_DEBUG", raising=False)
     with pytest.raises(StopHere):
@@ -492,11 +498,11 @@ def test_run_sets_debug_as_flask_does(app, aio, runner_arguments, monkeypatch, d
     assert app.debug is expected
 
 
-def test_run_inside_flask_command_only_says_so(app, aio, runner_arguments, monkeypatch, capsys):
+def test_run_inside_flask_command_only_says_so(app, aio, server_arguments, monkeypatch, capsys):
     """aio.run() at import by a 'flask' command is ignored, with a hint, as app.run() is."""
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     aio.run()
-    assert runner_arguments == {}
+    assert server_arguments == {}
     assert "Only call aio.run() below 'if __name__ == \"__main__\":'" in capsys.readouterr().out
 
 

@@ -43,6 +43,7 @@ def build_application(app: Flask) -> web.Application:
                     app.aiohttp_app = build_application(app)  # type: ignore[attr-defined]
 
     async def begin_to_stop(_: web.Application) -> None:
+        handler.runtime.stopping = True
         for hook in get_state(app).hooks.on_shutdown:
             await hook()
         for exchange in list(handler.runtime.event_streams):
@@ -51,6 +52,14 @@ def build_application(app: Flask) -> web.Application:
     application.cleanup_ctx.append(serve)
     application.on_shutdown.append(begin_to_stop)
     application.router.register_resource(FlaskResource(handler))
+    return application
+
+
+def unused_application(app: Flask) -> web.Application:
+    """Return ``app.aiohttp_app``, or a new application if that one has been served already."""
+    application: web.Application | None = getattr(app, "aiohttp_app", None)
+    if application is None or application.frozen:
+        application = build_application(app)
     return application
 
 

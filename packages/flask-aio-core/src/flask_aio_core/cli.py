@@ -12,9 +12,8 @@ from flask.cli import AppGroup, ScriptInfo, pass_script_info, run_command
 from flask.helpers import get_debug_flag
 from werkzeug.serving import is_running_from_reloader
 
-from .extension import AioHTTP
 from .server import serve
-from .state import KEY
+from .serving import ensure_extension
 
 aio_group = AppGroup("aio", help="Serve the app on asyncio, with aiohttp.")
 
@@ -55,8 +54,7 @@ def aio_run(
     The reloader and debugger are enabled by default with the '--debug' option.
     """
     app = _load(info)
-    if KEY not in app.extensions:
-        AioHTTP(app)
+    ensure_extension(app)
     debug = get_debug_flag()
     serve(
         app,

@@ -77,7 +77,7 @@ class Exchange:
         self._head: ResponseHead | None = None
         self._streaming = False
         self._closing = False
-        self.transmission = Transmission(request, environ)
+        self.transmission = Transmission(runtime, request, environ)
         #: The complete body, when it is left to the task to send it.
         self.whole_body: bytes | None = None
         #: Whether an event stream was ended because the server stops.
@@ -237,7 +237,7 @@ class Exchange:
         if self.whole_body is not None or transmission.complete or transmission.disconnected:
             return
         declared = self._started_head().content_length
-        sent = transmission.sent
+        sent = transmission.response.sent if transmission.response is not None else 0
         if declared is not None and sent < declared and self._body_is_allowed():
             raise RuntimeError(
                 f"The application declared a Content-Length of {declared} bytes but sent {sent}."

@@ -84,6 +84,9 @@ class WSGIResponse(web.StreamResponse):
     # aiohttp's own Response has this set too: headers and a small body are one packet.
     _send_headers_immediately = False
 
+    #: Bytes of the body that were sent.
+    sent = 0
+
     async def _write_headers(self) -> None:
         # aiohttp encodes header values as UTF-8, and has no public way to choose; in PEP 3333 each
         # character is one byte. A value for which the two differ is written by ourselves.

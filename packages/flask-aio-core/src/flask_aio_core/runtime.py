@@ -52,6 +52,8 @@ class Runtime:
             config["AIO_RETRY_AFTER"],
             at_end=lambda: self.thread_greenlets().close(),
         )
+        #: Whether the server has begun to stop: connections close after their current response.
+        self.stopping = False
         #: Responses of type text/event-stream that are being sent.
         self.event_streams: set[Exchange] = set()
         self._lifecycle = lifecycle.begin(app)

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-from aiohttp import web
 from flask import Flask, cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 from werkzeug.serving import is_running_from_reloader
 
-from .application import build_application
+from .application import unused_application
 from .debugger import debugging
 from .event_loop import loop_factory
+from .http_server import HTTPServer
 from .listener import inherited_socket, listening_socket, share_with_reloader, site_url
 from .reloader import run_reloading
 
@@ -198,27 +198,22 @@ class _ServerThread:
 async def _serve(
     app: Flask, options: ServerOptions, stopping: asyncio.Event, *, handle_signals: bool
 ) -> None:
-    application = getattr(app, "aiohttp_app", None)
-    if application is None or application.frozen:
-        application = build_application(app)
-    runner = web.AppRunner(
-        application,
-        keepalive_timeout=app.config["AIO_KEEPALIVE"],
-        shutdown_timeout=options.grace,
+    server = HTTPServer(
+        unused_application(app),
+        keepalive=app.config["AIO_KEEPALIVE"],
         access_log=_access_log() if options.access_log else None,
     )
     try:
         if handle_signals:
             _stop_on_signals(stopping)
-        await runner.setup()
-        site = web.SockSite(runner, options.sock, ssl_context=options.ssl_context)
-        await site.start()
+        await server.start()
+        await server.listen(options.sock, options.ssl_context)
         url = site_url(options.sock, secure=options.ssl_context is not None)
         click.echo(f" * Running on {url} (Press CTRL+C to quit)")
         sys.stdout.flush()
         await stopping.wait()
     finally:
-        await runner.cleanup()
+        await server.stop(options.grace)
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from .body import is_unasked
 from .file_wrapper import FileRange
 from .response import ResponseHead, WSGIResponse, set_content_length
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 #: After how many chunks in a row a stream lets other requests run, if no chunk had to wait.
 _FAIR_SHARE: Final = 16
@@ -22,14 +25,13 @@ class Transmission:
     A client that has gone is no error here: :attr:`disconnected` tells.
     """
 
-    def __init__(self, request: web.BaseRequest, environ: dict[str, Any]) -> None:
+    def __init__(self, runtime: Runtime, request: web.BaseRequest, environ: dict[str, Any]) -> None:
+        self._runtime = runtime
         self._request = request
         self._environ = environ
         self._since_pause = 0
         #: The response, once its headers are on their way.
         self.response: WSGIResponse | None = None
-        #: Bytes of the body that were sent.
-        self.sent = 0
         #: Whether all of the response has been sent.
         self.complete = False
         #: Whether the client has gone.
@@ -49,7 +51,7 @@ class Transmission:
             self.complete = True
         except ConnectionError:
             self.disconnected = True
-        self.sent = len(body)
+        response.sent = len(body)
 
     async def send_chunk(self, head: ResponseHead, chunk: bytes) -> None:
         """Send a part of the body, after the headers; wait while the client is too slow."""
@@ -57,7 +59,7 @@ class Transmission:
             response = await self._prepared(head)
             if head.allows_body(self._request.method):
                 await response.write(chunk)
-                self.sent += len(chunk)
+                response.sent += len(chunk)
         except ConnectionError:
             self.disconnected = True
         self._since_pause += 1
@@ -81,7 +83,7 @@ class Transmission:
                 )
                 # aiohttp's writer did not see these bytes; its access log counts them here.
                 self._request.writer.output_size += sent
-                self.sent += sent
+                response.sent += sent
             except NotImplementedError:  # uvloop has no sendfile.
                 await self._send_file_in_pieces(response, file)
         except ConnectionError:
@@ -105,7 +107,7 @@ class Transmission:
             if not piece:
                 return
             await response.write(piece)
-            self.sent += len(piece)
+            response.sent += len(piece)
             left = None if left is None else left - len(piece)
 
     async def _prepared(self, head: ResponseHead) -> WSGIResponse:
@@ -117,6 +119,6 @@ class Transmission:
 
     def _new_response(self, head: ResponseHead) -> WSGIResponse:
         response = head.response()
-        if is_unasked(self._environ["wsgi.input"]):
+        if self._runtime.stopping or is_unasked(self._environ["wsgi.input"]):
             response.force_close()
         return response

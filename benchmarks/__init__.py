@@ -1,0 +1,1 @@
+"""The benchmarks: ``python -m benchmarks``; README.md says what is measured and how."""

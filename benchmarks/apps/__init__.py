@@ -1,0 +1,1 @@
+"""The same application for every contender: each module is one framework."""
