@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from flask import Flask
 from yarl import URL
 
 from .gevent import refuse_gevent
-from .handler import FlaskHandler
+from .handler import FlaskHandler, Handler
 from .runtime import Runtime
 from .state import add_serving, get_state, remove_serving
 
@@ -55,6 +55,33 @@ def build_application(app: Flask) -> web.Application:
     return application
 
 
+def direct_handler(application: web.Application, handler: Handler) -> Handler:
+    """Return a handler that leaves aiohttp's router out, if it leads to nothing but the app.
+
+    :param handler: the handler of the application, returned if it has other routes or middlewares.
+    """
+    resources = list(application.router.resources())
+    if application.middlewares or len(resources) != 1:
+        return handler
+    (resource,) = resources
+    if type(resource) is not FlaskResource:
+        return handler
+    answer = resource.answer
+    # What aiohttp's own handler finds out anew for each request.
+    match_info = UrlMappingMatchInfo({}, next(iter(resource)))
+    match_info.add_app(application)
+    match_info.freeze()
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        # aiohttp has no public way to set it; request.app and the signals need it.
+        request._match_info = match_info  # type: ignore[attr-defined]
+        if hdrs.EXPECT in request.headers:
+            await _continue_later(request)
+        return await answer(request)
+
+    return handle
+
+
 def unused_application(app: Flask) -> web.Application:
     """Return ``app.aiohttp_app``, or a new application if that one has been served already."""
     application: web.Application | None = getattr(app, "aiohttp_app", None)
@@ -75,13 +102,14 @@ class FlaskResource(web.AbstractResource):
         self._handler = handler
         self._prefix = ""
         self._path = ""
-        self._route = web.ResourceRoute("*", self._handle, self, expect_handler=_continue_later)
+        self._route = web.ResourceRoute("*", self.answer, self, expect_handler=_continue_later)
 
     @property
     def canonical(self) -> str:
         return self._prefix or "/"
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request by the Flask app."""
         return await self._handler.handle(request, prefix=self._path)
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:

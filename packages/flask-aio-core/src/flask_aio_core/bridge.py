@@ -266,7 +266,7 @@ class GreenletPool:
     """
 
     def __init__(
-        self, runtime: Runtime | None, *, on_loop: bool = False, max_idle: int = 128
+        self, runtime: Runtime | None, *, on_loop: bool = False, max_idle: int = 1024
     ) -> None:
         self._runtime = runtime
         self._on_loop = on_loop

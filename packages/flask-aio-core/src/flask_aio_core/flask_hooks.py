@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask, has_request_context, request
 from werkzeug.wrappers import Response as BaseResponse
@@ -17,6 +17,9 @@ from werkzeug.wrappers import Response as BaseResponse
 from .bridge import can_suspend, current_context, suspend
 from .state import AioState
 from .streams import AsyncStream, ContextStream, async_iterable_in
+
+#: What views return most: neither a stream nor anything to wait for.
+_COMPLETE: Final = frozenset({bytes, dict, list, str})
 
 
 def install_hooks(app: Flask, state: AioState) -> None:
@@ -54,6 +57,8 @@ def install_hooks(app: Flask, state: AioState) -> None:
     make_plain_response = app.make_response
 
     def make_response(rv: Any) -> Any:
+        if type(rv) in _COMPLETE:
+            return make_plain_response(rv)
         body, *rest = rv if isinstance(rv, tuple) and rv else (rv,)
         if inspect.isawaitable(body):
             # An extension has called a coroutine view without Flask's ensure_sync.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -14,13 +15,14 @@ from werkzeug.exceptions import HTTPException, InternalServerError, ServiceUnava
 
 from .body import read_small_body, streamed_body
 from .bridge import run_on_loop
-from .connection import watched_connection
+from .connection import ConnectionWatch
 from .environ import build_environ
 from .exchange import Exchange
 from .runtime import Runtime
 from .state import get_state
 from .threads import WorkerCall
-from .views import ViewOptions
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger("flask_aio_core")
 
@@ -52,23 +54,24 @@ class FlaskHandler:
         for hook in self._hooks.on_request:
             hook(request, environ)
         plan = self._plans.for_environ(app, environ)
-        options = _resolve(plan.options, config)
         try:
             body = await read_small_body(request, environ, config["AIO_MAX_BUFFERED_BODY"])
         except HTTPException as error:
             return _plain_response(error)
         environ["wsgi.input"] = streamed_body(request) if body is None else body
-        run = (
-            self._run_on_loop
-            if plan.is_coroutine and not options.hooks_in_thread
-            else self._run_in_thread
-        )
-        return await run(request, environ, bool(options.cancel_on_disconnect))
+        cancel, hooks_in_thread = plan.options
+        if cancel is None:
+            cancel = config["AIO_CANCEL_ON_DISCONNECT"]
+        if hooks_in_thread is None:
+            hooks_in_thread = config["AIO_HOOKS_IN_THREAD"]
+        if plan.is_coroutine and not hooks_in_thread:
+            return await self._run_on_loop(request, environ, cancel)
+        return await self._run_in_thread(request, environ, cancel)
 
     async def _run_on_loop(
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
     ) -> web.StreamResponse:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self.runtime.loop)
         assert task is not None
         exchange = Exchange(
             self.runtime,
@@ -77,9 +80,9 @@ class FlaskHandler:
             caller=_TaskCaller(task),
             cancel_on_disconnect=cancel_on_disconnect,
         )
+        watch = ConnectionWatch(request, exchange.on_connection_end)
         try:
-            with watched_connection(request, exchange.on_connection_end):
-                await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
+            await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
         except asyncio.CancelledError as error:
             if exchange.was_stopped:
                 task.uncancel()
@@ -89,6 +92,8 @@ class FlaskHandler:
                 return _failed(request, exchange, error)
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
+        finally:
+            watch.stop()
         return _response_of(exchange)
 
     async def _run_in_thread(
@@ -109,13 +114,13 @@ class FlaskHandler:
             runtime.threads.submit(call)
         except ServiceUnavailable as error:
             return _plain_response(error)
+        watch = ConnectionWatch(request, exchange.on_connection_end)
         try:
-            with watched_connection(request, exchange.on_connection_end):
+            await call.wait()
+            if exchange.whole_body is not None:
+                # The thread goes on to close the response; it did not wait for this.
+                await exchange.send_whole_body()
                 await call.wait()
-                if exchange.whole_body is not None:
-                    # The thread goes on to close the response; it did not wait for this.
-                    await exchange.send_whole_body()
-                    await call.wait()
             call.result()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -125,6 +130,8 @@ class FlaskHandler:
                 return _failed(request, exchange, error)
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
+        finally:
+            watch.stop()
         return _response_of(exchange)
 
     def _decompresses(self, request: web.BaseRequest) -> bool:
@@ -146,14 +153,6 @@ class _TaskCaller:
 
     def signal(self) -> None:
         raise NotImplementedError
-
-
-def _resolve(options: ViewOptions, config: dict[str, Any]) -> ViewOptions:
-    cancel, hooks = options
-    return ViewOptions(
-        config["AIO_CANCEL_ON_DISCONNECT"] if cancel is None else cancel,
-        config["AIO_HOOKS_IN_THREAD"] if hooks is None else hooks,
-    )
 
 
 def _failed(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
+from collections.abc import Callable
 from socket import socket
 from typing import Any, Final, Protocol
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
+
+from .application import direct_handler
+from .connection import Connection
+from .handler import Handler
 
 #: Seconds that a cancelled request gets for its teardown.
 _MOMENT: Final = 1.0
@@ -20,55 +22,6 @@ _PAUSE: Final = 0.02
 #: which only tells the limit, can be told to be about the one or the other.
 _LINE_SIZE: Final = 8190
 _FIELD_SIZE: Final = 8191
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class Connection(web.RequestHandler):
-    """One client's connection: aiohttp's, which also tells a request that is not valid why."""
-
-    __slots__ = ()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is being answered and none has arrived.
-
-        aiohttp keeps this in private attributes and offers no other way to close the idle
-        connections only; its own ``close`` also throws away the rest of a body that is arriving.
-        """
-        return not self._request_in_progress and not self._messages
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer a request that could not be read, with a log line instead of a traceback."""
-        if not isinstance(exc, HttpProcessingError) or request.writer.output_size > 0:
-            return super().handle_error(request, status, exc, message)
-        answer, reason = self._explain(exc)
-        # What is not HTTP at all comes from port scanners, many times a day.
-        log = self.logger.debug if isinstance(exc, BadHttpMethod) else self.logger.warning
-        log("Invalid request from %s: %s", request.remote or "a unix socket", reason)
-        return plain_response(answer, reason)
-
-    def _explain(self, error: HttpProcessingError) -> tuple[HTTPStatus, str]:
-        """Return the status for what is wrong with a request's head, and a sentence about it."""
-        if isinstance(error, LineTooLong) and str(error.args[1]) == str(self.max_line_size):
-            return (
-                HTTPStatus.REQUEST_URI_TOO_LONG,
-                f"The request line is longer than {self.max_line_size} bytes.",
-            )
-        if isinstance(error, LineTooLong):
-            return (
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                f"A header field is longer than {self.max_field_size} bytes.",
-            )
-        if "Too many headers" in str(error.message):
-            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many header fields."
-        return HTTPStatus.BAD_REQUEST, str(error.message).partition("\n")[0].rstrip(":")
 
 
 class Connections(web.Server):
@@ -153,7 +106,7 @@ class HTTPServer:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
-        handler: Handler = server.request_handler
+        handler = direct_handler(self._application, server.request_handler)
         self.connections = Connections(
             handler if self._wrap is None else self._wrap(handler),
             server,
@@ -216,13 +169,6 @@ class _Runner(web.AppRunner):
 
     async def shutdown(self) -> None:
         """Do nothing: the server has called the application's hooks when it began to stop."""
-
-
-def plain_response(status: HTTPStatus, reason: str) -> web.Response:
-    """Return an error response in plain text, after which the connection is closed."""
-    response = web.Response(status=status, text=f"{status.value} {status.phrase}: {reason}\n")
-    response.force_close()
-    return response
 
 
 def _close(connections: list[Connection]) -> None:

@@ -45,24 +45,28 @@ class ResponseHead:
         self.reason = reason
         #: The body's length in bytes, if the application has declared it.
         self.content_length: int | None = None
-        #: The media type without parameters, in lower case.
-        self.content_type = ""
-        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._content_type = ""
+        self._headers = added = CIMultiDict[str]()
         self._closes = False
         for name, value in headers:
             lower = name.lower()
-            if lower == "upgrade" and code == "426":
+            if lower not in _HOP_BY_HOP:
+                added.add(name, value)
+                if lower == "content-length":
+                    self.content_length = int(value)
+                elif lower == "content-type":
+                    self._content_type = value
+            elif lower == "upgrade" and code == "426":
                 # Here, and only here, the application has to say it (RFC 9110, section 15.5.22).
-                self._headers.add(name, value)
-                self._headers.add("Connection", "Upgrade")
-            elif lower not in _HOP_BY_HOP:
-                self._headers.add(name, value)
+                added.add(name, value)
+                added.add("Connection", "Upgrade")
             elif lower == "connection" and "close" in value.lower():
                 self._closes = True
-            if lower == "content-length":
-                self.content_length = int(value)
-            elif lower == "content-type":
-                self.content_type = value.partition(";")[0].strip().lower()
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case."""
+        return self._content_type.partition(";")[0].strip().lower()
 
     def allows_body(self, method: str) -> bool:
         """Whether a body may be sent with it (RFC 9110, section 6.4.1)."""
@@ -90,7 +94,7 @@ class WSGIResponse(web.StreamResponse):
     async def _write_headers(self) -> None:
         # aiohttp encodes header values as UTF-8, and has no public way to choose; in PEP 3333 each
         # character is one byte. A value for which the two differ is written by ourselves.
-        if all(value.isascii() for value in self.headers.values()):
+        if "".join(self.headers.values()).isascii():
             return await super()._write_headers()
         for name, value in self.headers.items():
             if not value.isascii():

@@ -10,14 +10,14 @@ from __future__ import annotations
 from flask import Flask
 
 from .application import unused_application as unused_application
+from .connection import Connection as Connection
+from .connection import plain_response as plain_response
 from .environ import build_environ as build_environ
 from .event_loop import loop_factory as loop_factory
 from .extension import AioHTTP
-from .http_server import Connection as Connection
+from .handler import Handler as Handler
 from .http_server import Connections as Connections
-from .http_server import Handler as Handler
 from .http_server import HTTPServer as HTTPServer
-from .http_server import plain_response as plain_response
 from .plugins import ServerHooks
 from .response import WSGIResponse as WSGIResponse
 from .state import KEY, get_state

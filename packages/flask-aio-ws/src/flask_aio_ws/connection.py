@@ -27,6 +27,8 @@ open_sockets: WeakSet[WebSocket] = WeakSet()
 _AT_ONCE: Final = 1e-6
 #: Close codes that only stand for what happened, and are no part of a frame (RFC 6455, 7.4.1).
 _NEVER_SENT: Final = {1004, 1005, 1006, 1015}
+#: Types of message after which no other comes.
+_LAST: Final = {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR}
 #: Seconds that clients get to answer our close before the waiting for their views begins.
 _MOMENT: Final = 1.0
 
@@ -42,7 +44,6 @@ class WebSocket(web.WebSocketResponse):
         super().__init__(
             timeout=app.config["AIO_WS_CLOSE_TIMEOUT"],
             receive_timeout=options.receive_timeout,
-            autoclose=False,  # See receive.
             heartbeat=options.heartbeat,
             protocols=tuple(options.protocols),
             compress=options.compress,
@@ -88,27 +89,29 @@ class WebSocket(web.WebSocketResponse):
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    async def receive(self, timeout: float | None = None) -> WSMessage:  # noqa: ASYNC109 -- aiohttp's
+    def receive(self, timeout: float | None = None) -> Any:
+        # Not a coroutine function: that would be one more frame to go through for each message.
         # aiohttp takes 0 for no timeout at all.
-        message = await super().receive(_AT_ONCE if timeout == 0 else timeout)
-        if message.type is WSMsgType.CLOSE and not self.closed:
+        return super().receive(_AT_ONCE if timeout == 0 else timeout)
+
+    async def close(
+        self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True
+    ) -> bool:
+        if code == WSCloseCode.OK and self.close_code in _NEVER_SENT:
             # aiohttp would answer 1000 even to a code that must never be sent.
-            forbidden = message.data in _NEVER_SENT
-            await self.close(
-                code=WSCloseCode.PROTOCOL_ERROR if forbidden else WSCloseCode.OK, drain=False
-            )
-        if getattr(message.data, "code", None) == WSCloseCode.MESSAGE_TOO_BIG:
+            code = WSCloseCode.PROTOCOL_ERROR
+        elif code == WSCloseCode.MESSAGE_TOO_BIG == self.close_code:
             logger.warning(
                 "A message was longer than %s bytes; the WebSocket was closed with 1009."
                 " AIO_WS_MAX_MESSAGE_SIZE sets the limit.",
                 self._max_message_size,
             )
-        return message
+        return await super().close(code=code, message=message, drain=drain)
 
     async def __anext__(self) -> WSMessage:
-        message = await super().__anext__()
-        if message.type is WSMsgType.ERROR:
-            # The socket is closed: there is nothing in the message that a view could answer.
+        message: WSMessage = await self.receive()
+        # After an error the socket is closed too: there is nothing that a view could answer.
+        if message.type in _LAST:
             raise StopAsyncIteration
         return message
 

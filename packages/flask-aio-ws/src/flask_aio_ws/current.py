@@ -18,12 +18,13 @@ def has_websocket() -> bool:
 
 
 def _current() -> Any:
-    if not has_websocket():
+    websocket = request.environ.get(WEBSOCKET_KEY) if has_request_context() else None
+    if websocket is None:
         raise NoWebSocket(
             "There is no WebSocket here: ws can be used in a view that is decorated with"
             " @websocket, while it serves a WebSocket client."
         )
-    return request.environ[WEBSOCKET_KEY]
+    return websocket
 
 
 #: The WebSocket: aiohttp's own in a coroutine view, a :class:`SyncWebSocket` in a synchronous one.
