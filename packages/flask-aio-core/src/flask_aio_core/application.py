@@ -55,6 +55,13 @@ def build_application(app: Flask) -> web.Application:
     return application
 
 
+def hurry(app: Flask) -> None:
+    """Have the server of an app, if one runs, not wait for background tasks when it stops."""
+    runtime = get_state(app).serving_runtime()
+    if runtime is not None:
+        runtime.hurry()
+
+
 def unused_application(app: Flask) -> web.Application:
     """Return ``app.aiohttp_app``, or a new application if that one has been served already."""
     application: web.Application | None = getattr(app, "aiohttp_app", None)

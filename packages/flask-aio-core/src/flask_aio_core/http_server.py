@@ -31,12 +31,12 @@ class Connection(web.RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered and none has arrived.
+        """Whether it waits for a request: none is being answered, none has arrived.
 
-        aiohttp keeps this in private attributes and offers no other way to close the idle
+        aiohttp keeps this in a private attribute and offers no other way to close the idle
         connections only; its own ``close`` also throws away the rest of a body that is arriving.
         """
-        return not self._request_in_progress and not self._messages
+        return self._waiter is not None and not self._waiter.done()
 
     def handle_error(
         self,
@@ -185,6 +185,7 @@ class HTTPServer:
         :param linger: seconds that idle connections stay open, because a client may be sending a
             request just now; it is told then that the connection closes.
         """
+        begun = asyncio.get_running_loop().time()
         try:
             for listener in self._listeners:
                 listener.close()
@@ -192,15 +193,17 @@ class HTTPServer:
                 try:
                     await self._application.shutdown()
                 finally:
-                    await self._end_connections(self.connections, grace, linger)
+                    await self._end_connections(self.connections, begun, grace, linger)
         finally:
             await self._runner.cleanup()
 
-    async def _end_connections(self, connections: Connections, grace: float, linger: float) -> None:
+    async def _end_connections(
+        self, connections: Connections, begun: float, grace: float, linger: float
+    ) -> None:
         now = asyncio.get_running_loop().time
         moment = min(_MOMENT, grace / 2)
         idle_end = now() + min(linger, grace)
-        end = now() + grace - moment
+        end = begun + grace - moment
         while not self._hurry.is_set() and now() < end:
             if now() >= idle_end:
                 _close(connections.idle)
@@ -227,7 +230,8 @@ def plain_response(status: HTTPStatus, reason: str) -> web.Response:
 
 def _close(connections: list[Connection]) -> None:
     for connection in connections:
-        connection.close()
+        # Its close() only ends the waiting for a request; the connection would stay open.
+        connection.force_close()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -31,6 +31,13 @@ class ServerHooks:
         self.on_shutdown: list[Callable[[], Awaitable[None]]] = []
 
 
+def is_stopping() -> bool:
+    """Whether the server of the current request has begun to stop."""
+    from .state import current_runtime
+
+    return current_runtime().stopping
+
+
 Plugin = Callable[[Flask, ServerHooks], None]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from flask import Flask
 
+from .application import hurry as hurry
 from .application import unused_application as unused_application
 from .environ import build_environ as build_environ
 from .event_loop import loop_factory as loop_factory
@@ -30,6 +31,7 @@ __all__ = [
     "WSGIResponse",
     "build_environ",
     "ensure_extension",
+    "hurry",
     "loop_factory",
     "plain_response",
     "server_hooks",
