@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -13,10 +14,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 #: Seconds after which something counts as hanging; no statement about speed.
@@ -96,6 +99,11 @@ class Server:
         """Open a TCP connection to the server."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=HANG)
 
+    def children(self) -> list[int]:
+        """The processes that it has started, like gunicorn's workers (Linux)."""
+        pid = self.process.pid
+        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -158,6 +166,206 @@ def start(tmp_path: Path) -> Iterator[StartServer]:
     yield run
     for server in servers:
         server.kill()
+
+
+@pytest.fixture
+def gunicorn(start: StartServer) -> StartServer:
+    """Serve ``app:app`` of an app.py by gunicorn and our worker.
+
+    Positional arguments are gunicorn's options; ``worker`` is the name of our worker's class,
+    ``name`` what is served, and the others are those of :func:`start`.
+    """
+
+    def run(
+        *options: str, worker: str = "AioWorker", name: str = "app:app", **others: Any
+    ) -> Server:
+        return start(
+            # Not "-m gunicorn", which cannot start itself anew for USR2.
+            *(
+                str(Path(sys.executable).with_name("gunicorn")),
+                name,
+                "-k",
+                f"flask_aio_gunicorn.{worker}",
+            ),
+            *("-b", "127.0.0.1:0", "--no-control-socket", *options),
+            **{"warnings": "default", **others},
+        )
+
+    return run
+
+
+#: A view of each kind; ``VERSION`` is what a test changes.
+LOADED_APP = """
+import asyncio, os, time
+from flask import Flask, request
+from flask_aio_core import AioHTTP
+from flask_aio_ws import websocket, ws
+
+VERSION = "1"
+app = Flask(__name__)
+aio = AioHTTP(app)
+
+
+@app.after_request
+def sign(response):
+    response.headers["X-Version"] = VERSION
+    response.headers["X-Pid"] = str(os.getpid())
+    return response
+
+
+@app.get("/coroutine")
+async def coroutine():
+    await asyncio.sleep(0.01)
+    return "x" * 1000
+
+
+@app.get("/synchronous")
+def synchronous():
+    time.sleep(0.01)
+    return "x" * 1000
+
+
+@app.get("/stream")
+async def stream():
+    for _ in range(5):
+        yield "x" * 200
+        await asyncio.sleep(0.005)
+
+
+@app.post("/upload")
+async def upload():
+    return "x" * len(request.get_data())
+
+
+@app.route("/echo")
+@websocket
+async def echo():
+    async for message in ws:
+        await ws.send_str(message.data)
+"""
+
+
+class Load:
+    """Clients of all kinds that make one request after the other, until the block is left.
+
+    :attr:`failures` says what was lost; the clients never try anything twice.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        #: Complete responses, by client.
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        #: Which version of the app has answered, and which process, how many times.
+        self.versions: Counter[str] = Counter()
+        self.pids: Counter[int] = Counter()
+
+    async def __aenter__(self) -> Load:
+        for kind in ("coroutine", "synchronous", "stream", "upload"):
+            for number in range(3):
+                self._start(f"{kind} {number}", self._request, kind, reuse=number > 0)
+        for number in range(2):
+            self._start(f"websocket {number}", self._talk, "echo", reuse=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        async with asyncio.timeout(HANG):
+            await asyncio.gather(*self._tasks)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition holds."""
+        async with asyncio.timeout(HANG):
+            while not condition():  # noqa: ASYNC110 -- nobody would set an event
+                await asyncio.sleep(0.01)
+
+    async def more(self, count: int = 10) -> None:
+        """Wait until every client has got so many more complete responses, or one has failed."""
+        before = self.counts.copy()
+        await self.until(
+            lambda: (
+                self.failures
+                or all(self.counts[name] - before[name] >= count for name in self._names)
+            )
+        )
+
+    @property
+    def _names(self) -> list[str]:
+        return [task.get_name() for task in self._tasks]
+
+    def _start(
+        self, name: str, act: Callable[..., Awaitable[None]], path: str, **how: bool
+    ) -> None:
+        self._tasks.append(asyncio.create_task(self._repeat(name, act, path, **how), name=name))
+
+    async def _repeat(
+        self, name: str, act: Callable[..., Awaitable[None]], path: str, *, reuse: bool
+    ) -> None:
+        connector = aiohttp.TCPConnector(limit=1, force_close=not reuse)
+        timeout = aiohttp.ClientTimeout(total=HANG)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            session._retry_connection = False  # It would hide the loss of a request.
+            while not self._stopping and len(self.failures) < 20:
+                try:
+                    await act(session, f"{self._url}/{path}")
+                    self.counts[name] += 1
+                except Exception as error:
+                    self.failures.append(f"{name}: {error!r}")
+                await asyncio.sleep(0.002)
+
+    async def _request(self, session: aiohttp.ClientSession, url: str) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(5):
+                yield b"y" * 200
+                await asyncio.sleep(0.005)
+
+        upload = url.endswith("upload")
+        async with session.request(
+            "POST" if upload else "GET", url, data=pieces() if upload else None
+        ) as response:
+            body = await response.text()
+        assert (response.status, body) == (200, "x" * 1000)
+        self.versions[response.headers["X-Version"]] += 1
+        self.pids[int(response.headers["X-Pid"])] += 1
+
+    async def _talk(self, session: aiohttp.ClientSession, url: str) -> None:
+        """Exchange some messages, unless the server says that it goes away."""
+        async with session.ws_connect(url) as socket:
+            for number in range(5):
+                with contextlib.suppress(ConnectionError):  # The next message says why.
+                    await socket.send_str(str(number))
+                message = await socket.receive()
+                if (message.type, message.data) != (aiohttp.WSMsgType.TEXT, str(number)):
+                    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+                    return
+
+
+@pytest.fixture
+def loaded_app() -> str:
+    """The text of an app for :func:`hammer`."""
+    return LOADED_APP
+
+
+@pytest.fixture
+def hammer() -> Callable[[str], Load]:
+    """Make requests of all kinds to the loaded app at a URL, inside an ``async with`` block."""
+    return Load
+
+
+@pytest.fixture
+def is_running() -> Callable[[int], bool]:
+    """Whether a process, which need not be a child of ours, has not ended yet (Linux)."""
+
+    def is_running(pid: int) -> bool:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+    return is_running
 
 
 @pytest.fixture

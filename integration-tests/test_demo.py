@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -157,3 +158,28 @@ async def test_ctrl_c_stops_the_demo_with_an_event_stream_open(demo, client):
         await answer.content.read()  # To its clean end: a broken one would raise.
 
     assert await asyncio.to_thread(process.wait) == 0
+
+
+async def test_demo_runs_under_gunicorn(start):
+    """The command of the examples' README serves every page, and the chat's WebSocket."""
+    readme = (DEMO.parents[1] / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    \.venv/bin/flask-aio-gunicorn (.*)$", readme, re.MULTILINE)
+    *arguments, option, _ = shlex.split(command)
+    assert option == "--bind"
+    server = start(
+        *("-m", "flask_aio_gunicorn", *arguments, option, "127.0.0.1:0"),
+        *("--chdir", str(DEMO.parents[2]), "--no-control-socket"),
+        warnings="default",
+    )
+    async with aiohttp.ClientSession(base_url=server.url) as session:
+        for page in PAGES:
+            async with session.get(page) as answer:
+                assert answer.status == 200, page
+        async with session.ws_connect("/chat/lobby/socket?name=Ada") as socket:
+            await socket.send_json({"type": "message", "text": "Hello"})
+            async for message in socket:
+                said = message.json()
+                if said["type"] == "message":
+                    break
+            assert (said["name"], said["text"]) == ("Ada", "Hello")
+    assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0

@@ -12,21 +12,25 @@ import asyncio
 import configparser
 import contextlib
 import inspect
+import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gunicorn.config
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -36,6 +40,8 @@ from packaging.requirements import Requirement
 
 import flask_aio_core
 import flask_aio_core.config
+import flask_aio_core.serving
+import flask_aio_gunicorn.settings
 import flask_aio_ws
 import flask_aio_ws.config
 from flask_aio_core import AioHTTP
@@ -51,6 +57,10 @@ PAGES = sorted(
 DIRECTIVES = {"{eval-rst}", "{include}", "{toctree}"}
 _FILE_NAME = re.compile(r"`(\w+\.(?:ini|py|toml))`[^`]*:$")
 _SERVING = re.compile(r"(?:Running on|Listening at:) (http://[\w.:]+)")
+_DOCKER_INSTRUCTIONS = {
+    *("CMD", "COPY", "ENV", "EXPOSE", "FROM", "HEALTHCHECK"),
+    *("RUN", "STOPSIGNAL", "USER", "WORKDIR"),
+}
 #: Has a server listen on a free port, whichever port the script names.
 _ON_A_FREE_PORT = """
 import runpy, socket, sys
@@ -99,6 +109,8 @@ def name_of(page: Path) -> str:
 @contextlib.asynccontextmanager
 async def serve(app: Flask | web.Application) -> AsyncIterator[TestClient[Any, Any]]:
     """Serve an app on a free port; the assertions of the pages call this."""
+    if isinstance(app, Flask):
+        flask_aio_core.serving.ensure_extension(app)  # As the workers of gunicorn do it.
     application = app.aiohttp_app if isinstance(app, Flask) else app  # type: ignore[attr-defined]
     async with TestClient(TestServer(application)) as client:
         yield client
@@ -123,13 +135,17 @@ class Page:
             case "console":
                 for line in block.text.splitlines():
                     assert line.startswith("$ "), f"not a command: {line!r}"
-                    run_command(shlex.split(line[2:]), self._directory)
+                    run_command(shlex.split(line[2:], comments=True), self._directory)
             case "ini":
                 configparser.ConfigParser().read_string(block.text)
             case "toml":
                 tomllib.loads(block.text)
             case "nginx":
                 check_nginx(block.text)
+            case "systemd":
+                check_systemd(block.text, self._directory)
+            case "dockerfile":
+                check_dockerfile(block.text, self._directory)
             case "text":
                 assert block.text.strip()
             case directive if directive in DIRECTIVES:
@@ -197,13 +213,25 @@ def run_command(command: list[str], directory: Path) -> None:
             serve_and_stop(["-m", *command, "--port", "0"], directory)
         case ["flask", "--app", _, *_]:
             run_module(command, directory)
-        case ["gunicorn", *arguments]:
-            assert "--bind" in arguments
-            address = command.index("--bind") + 1
-            command[address] = "127.0.0.1:0"
-            serve_and_stop(["-m", *command], directory)
+        case ["gunicorn" | "flask-aio-gunicorn", *_]:
+            serve_and_stop(on_a_free_port(command), directory)
         case _:
             pytest.fail(f"no test for the command {command}")
+
+
+def on_a_free_port(command: list[str]) -> list[str]:
+    """Return the arguments of Python for a gunicorn command."""
+    module = command[0].replace("-", "_")
+    assert command.count("--bind") <= 1
+    if "--bind" not in command:
+        command = [*command, "--bind", ""]
+    value = command.index("--bind") + 1
+    return ["-m", module, *command[1:value], "127.0.0.1:0", *command[value + 1 :]]
+
+
+def get_start_page(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=60) as response:
+        assert response.status == 200
 
 
 def run_module(command: list[str], directory: Path) -> None:
@@ -217,7 +245,9 @@ def run_module(command: list[str], directory: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def serve_and_stop(arguments: list[str], directory: Path) -> None:
+def serve_and_stop(
+    arguments: list[str], directory: Path, probe: Callable[[str], None] = get_start_page
+) -> None:
     """Start a server, request its start page, and stop it as Ctrl-C in a terminal does."""
     environment = os.environ | {
         "HOME": str(directory),
@@ -242,8 +272,7 @@ def serve_and_stop(arguments: list[str], directory: Path) -> None:
                 break
         else:
             pytest.fail(f"{arguments} did not start:\n{''.join(output)}")
-        with urllib.request.urlopen(found[1], timeout=60) as response:
-            assert response.status == 200
+        probe(found[1])
         os.killpg(server.pid, signal.SIGINT)
         rest, _ = server.communicate(timeout=60)
         assert server.returncode == 0, "".join(output) + rest
@@ -271,6 +300,72 @@ def check_nginx(text: str) -> None:
         depth += line.count("{") - line.count("}")
         assert depth >= 0
     assert depth == 0
+
+
+def check_systemd(text: str, directory: Path) -> None:
+    """Have systemd check a unit, then run its command as it stands but for the paths."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text)
+    service = unit["Service"]
+    path, *options = shlex.split(service["ExecStart"])
+    command = [Path(path).name, *options]
+    assert service["Type"] == "notify"
+    assert service["KillMode"] == "mixed"
+    grace = int(command[command.index("--graceful-timeout") + 1])
+    assert int(service["TimeoutStopSec"]) > grace
+    runtime = f"/run/{service['RuntimeDirectory']}"
+    assert command[command.index("--bind") + 1].startswith(f"unix:{runtime}/")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind("notify")
+        notified.settimeout(60)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NOTIFY_SOCKET", str(directory / "notify"))
+            local = [option.replace(runtime, str(directory)) for option in command]
+            serve_and_stop(on_a_free_port(local), directory)
+        assert b"READY=1" in notified.recv(4096)
+    if verify := shutil.which("systemd-analyze"):
+        file = directory / "hello.service"
+        file.write_text(text.replace(path, sys.executable), encoding="utf-8")
+        done = subprocess.run(
+            [verify, "verify", "--man=no", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # It also reports on the units of the machine, and only warns of what it does not know.
+        assert file.name not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def check_dockerfile(text: str, directory: Path) -> None:
+    """Check what the instructions name, and run the commands of the container."""
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line]
+    assert {name for name, _ in lines} <= _DOCKER_INSTRUCTIONS
+    final = lines[max(number for number, (name, _) in enumerate(lines) if name == "FROM") :]
+    *_, user = (value for name, value in final if name == "USER")
+    assert user not in ("root", "0")
+    assert ["STOPSIGNAL", "SIGTERM"] in final
+    (command,) = (json.loads(value) for name, value in final if name == "CMD")
+    (health,) = (value for name, value in final if name == "HEALTHCHECK")
+    interpreter, *check = json.loads(health.partition("CMD ")[2])
+    assert interpreter == "python"
+    (port,) = (value for name, value in final if name == "EXPOSE")
+    assert command[command.index("--bind") + 1] == f"0.0.0.0:{port}"
+    assert command[command.index("--worker-tmp-dir") + 1] == "/dev/shm"
+    for source in re.findall(r"^COPY (\S+\.py) ", text, re.MULTILINE):
+        assert (directory / source).exists(), source
+
+    def ask(url: str) -> None:
+        own = f"http://127.0.0.1:{port}"
+        assert any(own in argument for argument in check)
+        for address, status in ((url, 0), (f"{url}/absent", 1)):
+            local = [argument.replace(f"{own}/", address) for argument in check]
+            asked = subprocess.run(
+                [sys.executable, *local], capture_output=True, text=True, check=False
+            )
+            assert asked.returncode == status, asked.stderr
+
+    serve_and_stop(on_a_free_port(command), directory, ask)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
@@ -322,11 +417,24 @@ def test_configuration_lists_every_key_with_its_default() -> None:
     assert list(table.items()) == list(defaults.items())
 
 
+def test_gunicorn_settings_lists_every_setting() -> None:
+    """The tables have all settings of gunicorn, and those are refused that the code refuses."""
+    text = (ROOT / "docs/gunicorn-settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\w ]+) \| ", text, re.MULTILINE)
+    kinds = dict(rows)
+    assert len(rows) == len(kinds)
+    assert set(kinds) == set(gunicorn.config.make_settings())
+    assert set(kinds.values()) == {"honoured", "differs", "no effect", "refused"}
+    refused = {name for name, kind in kinds.items() if kind == "refused"}
+    assert refused == set(flask_aio_gunicorn.settings._REFUSED)
+
+
 def test_api_lists_every_public_name() -> None:
     """The API page has an entry for each name that the packages export."""
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", text, re.MULTILINE)
-    assert sorted(documented) == sorted(flask_aio_core.__all__ + flask_aio_ws.__all__)
+    modules = (flask_aio_core, flask_aio_core.serving, flask_aio_gunicorn, flask_aio_ws)
+    assert sorted(documented) == sorted(name for module in modules for name in module.__all__)
 
 
 def links_of(page: Path) -> Iterator[str]:

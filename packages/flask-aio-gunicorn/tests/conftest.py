@@ -64,6 +64,7 @@ class Response:
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
+        self.reason = response.reason
         self.headers = response.headers
         self.body = response.read()
 
@@ -114,7 +115,8 @@ class Gunicorn:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, as in ``http://127.0.0.1:1234`` or ``unix:/path``."""
-        return _LISTENING.findall(self.output)[-1].split(",")
+        addresses: str = _LISTENING.findall(self.output)[-1]
+        return addresses.split(",")
 
     @property
     def port(self) -> int:
@@ -157,6 +159,20 @@ class Gunicorn:
         """GET a path over a connection of its own."""
         return self.request("GET", path, **headers)
 
+    def exchange(self, data: bytes, connection: socket.socket | None = None) -> Response:
+        """Send bytes that need not be a request; return the response.
+
+        It is done over an open connection, or else over a connection of its own.
+        """
+        with contextlib.ExitStack() as stack:
+            if connection is None:
+                connection = stack.enter_context(self.connect())
+            connection.sendall(data)
+            response = http.client.HTTPResponse(connection)
+            stack.callback(response.close)
+            response.begin()
+            return Response(response)
+
     def workers(self) -> list[int]:
         """The processes of the workers, the oldest first (Linux)."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
@@ -188,15 +204,7 @@ class Gunicorn:
 StartGunicorn = Callable[..., Gunicorn]
 
 
-@pytest.fixture
-def gunicorn(tmp_path: Path) -> Iterator[StartGunicorn]:
-    """Start gunicorn with our worker in tmp_path, where an ``app.py`` holds the app.
-
-    Positional arguments are gunicorn's options. By keyword: ``app``, the text of app.py; ``name``,
-    what is served of it; ``config``, the text of a gunicorn.conf.py; ``files``, more files by
-    name; ``env``, more environment variables; ``worker``; ``bind``; ``ready``, whether to wait
-    until the first worker listens; ``command``, what to run instead of ``python -m gunicorn``.
-    """
+def _starting(make_directory: Callable[[], Path]) -> Iterator[StartGunicorn]:
     started: list[Gunicorn] = []
 
     def start(
@@ -215,8 +223,9 @@ def gunicorn(tmp_path: Path) -> Iterator[StartGunicorn]:
         contents = {"app.py": app, **(files or {})}
         if config is not None:
             contents["gunicorn.conf.py"] = config
+        directory = make_directory()
         for file, content in contents.items():
-            (tmp_path / file).write_text(content, encoding="utf-8")
+            (directory / file).write_text(content, encoding="utf-8")
         arguments = [*command, name, "--no-control-socket"]
         if worker is not None:
             arguments += ["-k", worker]
@@ -225,7 +234,7 @@ def gunicorn(tmp_path: Path) -> Iterator[StartGunicorn]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLASK_")}
         server = Gunicorn(
             [*arguments, *options],
-            tmp_path,
+            directory,
             {**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
             **popen,
         )
@@ -235,9 +244,29 @@ def gunicorn(tmp_path: Path) -> Iterator[StartGunicorn]:
             server.wait_for("Booting worker with pid")
         return server
 
-    yield start
-    for server in started:
-        server.kill()
+    try:
+        yield start
+    finally:
+        for server in started:
+            server.kill()
+
+
+@pytest.fixture
+def gunicorn(tmp_path: Path) -> Iterator[StartGunicorn]:
+    """Start gunicorn with our worker in tmp_path, where an ``app.py`` holds the app.
+
+    Positional arguments are gunicorn's options. By keyword: ``app``, the text of app.py; ``name``,
+    what is served of it; ``config``, the text of a gunicorn.conf.py; ``files``, more files by
+    name; ``env``, more environment variables; ``worker``; ``bind``; ``ready``, whether to wait
+    until the first worker listens; ``command``, what to run instead of ``python -m gunicorn``.
+    """
+    yield from _starting(lambda: tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGunicorn]:
+    """Start gunicorn as ``gunicorn`` does, each in a directory of its own, for a whole module."""
+    yield from _starting(lambda: tmp_path_factory.mktemp("gunicorn"))
 
 
 @pytest.fixture

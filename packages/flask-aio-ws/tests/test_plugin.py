@@ -114,3 +114,22 @@ async def test_two_apps_of_one_process_have_sockets_of_their_own(app, serve, dia
 
     await connections[1].send("hello")
     assert await connections[1].recv() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("AIO_WS_CLOSE_TIMEOUT", -1),
+        ("AIO_WS_HEARTBEAT", "25"),
+        ("AIO_WS_MAX_MESSAGE_SIZE", 1.5),
+        ("AIO_WS_RECEIVE_TIMEOUT", -1),
+        ("AIO_WS_FAILURE_STATUS", 101),
+        ("AIO_WS_MAX_SYNCHRONOUS", None),
+    ],
+)
+async def test_a_number_that_makes_no_sense_is_refused_at_start(app, aio, serve, key, value):
+    """The server does not start, and the error names the key and what it must be."""
+    app.config[key] = value
+
+    with pytest.raises(ValueError, match=rf"{key}.*must be a .*number"):
+        await serve(app)

@@ -365,7 +365,10 @@ async def test_a_receive_that_takes_too_long_raises_timeout_error(app, serve, di
 async def test_a_parameter_takes_precedence_over_the_configuration(app, serve, raw):
     """None and False are values like others."""
     app.config.update(
-        AIO_WS_HEARTBEAT=0.01, AIO_WS_COMPRESS=True, AIO_WS_PROTOCOLS=["a"], AIO_WS_FAILURE_STATUS=1
+        AIO_WS_HEARTBEAT=0.01,
+        AIO_WS_COMPRESS=True,
+        AIO_WS_PROTOCOLS=["a"],
+        AIO_WS_FAILURE_STATUS=400,
     )
 
     @app.route("/")

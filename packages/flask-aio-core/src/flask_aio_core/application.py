@@ -29,7 +29,10 @@ def build_application(app: Flask) -> web.Application:
 
     async def serve(_: web.Application) -> AsyncIterator[None]:
         refuse_gevent()
-        handler.runtime = runtime = Runtime(app, get_state(app).lifecycle)
+        state = get_state(app)
+        for check in state.hooks.on_check:
+            check()
+        handler.runtime = runtime = Runtime(app, state.lifecycle)
         add_serving(runtime)
         try:
             await runtime.start()

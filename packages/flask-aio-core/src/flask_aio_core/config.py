@@ -49,17 +49,32 @@ def check(app: Flask) -> None:
     :raises ValueError: a key has such a value.
     """
     for key, default in DEFAULTS.items():
-        value = app.config[key]
-        if isinstance(default, bool) or default is None or (key in _OPTIONAL and value is None):
-            continue
-        least = 1 if key == "AIO_WORKER_THREADS" else 0
-        whole = isinstance(default, int)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int if whole else (int, float))
-            or not value >= least
-        ):
-            kind = "a whole number" if whole else "a number"
-            raise ValueError(
-                f"app.config[{key!r}] must be {kind} of at least {least}, not {value!r}."
+        if not isinstance(default, bool) and default is not None:
+            check_number(
+                app,
+                key,
+                whole=isinstance(default, int),
+                least=1 if key == "AIO_WORKER_THREADS" else 0,
+                optional=key in _OPTIONAL,
             )
+
+
+def check_number(
+    app: Flask, key: str, *, whole: bool = False, least: int = 0, optional: bool = False
+) -> None:
+    """Refuse a key of ``app.config`` whose value is not a number, or too small.
+
+    :param whole: whether it must be an integer.
+    :param optional: whether it may be ``None``.
+    :raises ValueError: it is none.
+    """
+    value = app.config[key]
+    if value is None and optional:
+        return
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int if whole else (int, float))
+        or not value >= least
+    ):
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"app.config[{key!r}] must be {kind} of at least {least}, not {value!r}.")

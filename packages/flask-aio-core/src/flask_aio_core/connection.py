@@ -25,12 +25,12 @@ class Connection(web.RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered and none has arrived.
+        """Whether it waits for a request: none is being answered, none has arrived.
 
-        aiohttp keeps this in private attributes and offers no other way to close the idle
+        aiohttp keeps this in a private attribute and offers no other way to close the idle
         connections only; its own ``close`` also throws away the rest of a body that is arriving.
         """
-        return not self._request_in_progress and not self._messages
+        return self._waiter is not None and not self._waiter.done()
 
     def handle_error(
         self,

@@ -157,6 +157,8 @@ class Exchange:
 
     def dismiss(self) -> None:
         """End an event stream early: its client reconnects, to a server that goes on."""
+        if self.dismissed:
+            return
         self.dismissed = True
         if not self._closing:
             self._caller.cancel()
@@ -202,6 +204,12 @@ class Exchange:
     def _note_event_stream(self) -> None:
         if self._head is not None and self._head.content_type == "text/event-stream":
             self._runtime.event_streams.add(self)
+            if self._runtime.stopping:
+                # Too late for the others' end. It gets its headers, or the client would not try
+                # again.
+                self.dismissed = True
+                suspend(self.transmission.send_chunk(self._head, b""))
+                raise _ClientGone("The server is stopping.")
 
     def _finish_list(self, body: bytes) -> bool:
         """Send a body that was returned whole, unless its length is not the declared one."""

@@ -138,6 +138,7 @@ class HTTPServer:
         :param linger: seconds that idle connections stay open, because a client may be sending a
             request just now; it is told then that the connection closes.
         """
+        begun = asyncio.get_running_loop().time()
         try:
             for listener in self._listeners:
                 listener.close()
@@ -145,15 +146,17 @@ class HTTPServer:
                 try:
                     await self._application.shutdown()
                 finally:
-                    await self._end_connections(self.connections, grace, linger)
+                    await self._end_connections(self.connections, begun, grace, linger)
         finally:
             await self._runner.cleanup()
 
-    async def _end_connections(self, connections: Connections, grace: float, linger: float) -> None:
+    async def _end_connections(
+        self, connections: Connections, begun: float, grace: float, linger: float
+    ) -> None:
         now = asyncio.get_running_loop().time
         moment = min(_MOMENT, grace / 2)
         idle_end = now() + min(linger, grace)
-        end = now() + grace - moment
+        end = begun + grace - moment
         while not self._hurry.is_set() and now() < end:
             if now() >= idle_end:
                 _close(connections.idle)
@@ -173,7 +176,8 @@ class _Runner(web.AppRunner):
 
 def _close(connections: list[Connection]) -> None:
     for connection in connections:
-        connection.close()
+        # Its close() only ends the waiting for a request; the connection would stay open.
+        connection.force_close()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -25,10 +25,19 @@ class ServerHooks:
     """Where a plugin takes part in the serving of one app."""
 
     def __init__(self) -> None:
+        #: Called when its server starts, to refuse by a ValueError what the app is configured with.
+        self.on_check: list[Callable[[], None]] = []
         #: Called for each request, on the event loop, with the environ that can still be added to.
         self.on_request: list[Callable[[web.BaseRequest, dict[str, Any]], None]] = []
         #: Awaited on the event loop when its server begins to stop, before requests are waited for.
         self.on_shutdown: list[Callable[[], Awaitable[None]]] = []
+
+
+def is_stopping() -> bool:
+    """Whether the server of the current request has begun to stop."""
+    from .state import current_runtime
+
+    return current_runtime().stopping
 
 
 Plugin = Callable[[Flask, ServerHooks], None]

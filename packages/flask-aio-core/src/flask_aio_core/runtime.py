@@ -61,6 +61,7 @@ class Runtime:
         self._client: aiohttp.ClientSession | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._waits: set[asyncio.Task[None]] = set()
+        self._hurry = asyncio.Event()
         self._stopped = False
         watch = config["AIO_WATCHDOG"]
         limit = config["AIO_SLOW_CALLBACK"]
@@ -76,6 +77,10 @@ class Runtime:
         except BaseException:
             await self.stop()
             raise
+
+    def hurry(self) -> None:
+        """Do not wait for background tasks when stopping, also when that has begun already."""
+        self._hurry.set()
 
     async def stop(self) -> None:
         """End the background tasks, run the clean-up hooks, let go of everything."""
@@ -200,8 +205,15 @@ class Runtime:
 
     async def _end_background(self) -> None:
         if self._background:
-            grace = self.app.config["AIO_BACKGROUND_GRACE"]
-            await asyncio.wait(self._background, timeout=grace)
+            ends = asyncio.gather(*self._background, return_exceptions=True)
+            hurry = self.loop.create_task(self._hurry.wait())
+            either: set[asyncio.Future[Any]] = {ends, hurry}
+            await asyncio.wait(
+                either,
+                timeout=self.app.config["AIO_BACKGROUND_GRACE"],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            hurry.cancel()
         await _cancel_all(self._background)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "WSGIResponse",
     "build_environ",
     "ensure_extension",
+    "hurry",
     "loop_factory",
     "plain_response",
     "server_hooks",
@@ -41,6 +42,13 @@ def ensure_extension(app: Flask) -> None:
     """Give an app the extension, if it does not have it already."""
     if KEY not in app.extensions:
         AioHTTP(app)
+
+
+def hurry(app: Flask) -> None:
+    """Have the server of an app, if one runs, not wait for background tasks when it stops."""
+    runtime = get_state(app).serving_runtime()
+    if runtime is not None:
+        runtime.hurry()
 
 
 def server_hooks(app: Flask) -> ServerHooks:

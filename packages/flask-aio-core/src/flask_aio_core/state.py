@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable
 from contextvars import Context
@@ -26,7 +27,8 @@ KEY: Final = "flask_aio_core"
 
 #: The runtimes of all servers of this process.
 _serving: list[Runtime] = []
-_lock = threading.Lock()
+# Reentrant: a signal handler may need it while the main thread holds it.
+_lock = threading.RLock()
 
 
 class AioState:
@@ -111,6 +113,15 @@ def current_runtime() -> Runtime:
         "There is no running server and no app context, so there is no event loop to use. Push the"
         " context of the app: 'with app.app_context():'."
     )
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # Another thread may have held it during the fork.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def add_serving(runtime: Runtime) -> None:

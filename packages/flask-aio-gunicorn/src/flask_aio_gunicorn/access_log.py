@@ -25,7 +25,7 @@ class AccessLogger(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         self._logger.access(
-            Response(response),
+            Response(response, request.method),
             Request(request),
             kept_environ(request),
             timedelta(seconds=time),

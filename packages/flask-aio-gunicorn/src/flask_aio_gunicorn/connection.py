@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
 from gunicorn.config import Config
-from proxyprotocol import ProxyProtocol, ProxyProtocolIncompleteError
+from proxyprotocol import (
+    ProxyProtocol,
+    ProxyProtocolChecksumError,
+    ProxyProtocolIncompleteError,
+)
 from proxyprotocol.detect import ProxyProtocolDetect
 from proxyprotocol.result import ProxyResult
 from proxyprotocol.v1 import ProxyProtocolV1
@@ -71,9 +76,9 @@ class ProxiedConnection(WorkerConnection):
     @property
     def peername(self) -> Any:
         """The client's address, as the proxy has told it."""
-        if self._proxied is not None and self._proxied.proxied:
-            return self._proxied.peername
-        return super().peername
+        # A proxy that does not know the client's says so with none.
+        told: Any = self._proxied.peername if self._proxied is not None else None
+        return told or super().peername
 
     def data_received(self, data: bytes) -> None:
         if self._begun is None:
@@ -107,7 +112,7 @@ class ProxiedConnection(WorkerConnection):
             return None
         end = len(data)
         if version == "v1":
-            end = data.find(b"\n") + 1
+            end = data.find(b"\n", 0, _LONGEST_LINE) + 1
             if not end:
                 if len(data) >= _LONGEST_LINE:
                     raise ValueError("the line does not end.")
@@ -118,6 +123,10 @@ class ProxiedConnection(WorkerConnection):
             self._proxied = _VERSIONS[version].unpack(data[:end])
         except ProxyProtocolIncompleteError:
             return None
+        except ProxyProtocolChecksumError:
+            raise ValueError("the checksum is wrong.") from None
+        except struct.error:
+            raise ValueError("it is too short for what it promises.") from None
         return data[end:]
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:

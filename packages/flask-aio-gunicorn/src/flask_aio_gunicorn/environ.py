@@ -18,8 +18,10 @@ from flask_aio_core.serving import plain_response
 from .connection import WorkerConnection
 from .request import keep_environ, proxy_info
 
-#: What a limit of 0 stands for in gunicorn, and the most that it takes.
+#: The most that gunicorn takes, whatever the setting says; for the fields 0 stands for it, too.
+_LONGEST_LINE: Final = 8190
 _MOST_FIELDS: Final = 32768
+#: What a limit of 0 stands for in gunicorn.
 _FIELD_SIZE: Final = 8190
 #: gunicorn takes 0 for no limit; the parser wants a number.
 UNLIMITED: Final = 2**30
@@ -30,10 +32,10 @@ class Limits:
 
     def __init__(self, cfg: Config) -> None:
         #: Bytes of the request line.
-        self.line = cfg.limit_request_line or UNLIMITED
+        self.line = min(cfg.limit_request_line, _LONGEST_LINE) or UNLIMITED
         #: The number of header fields.
         self.fields = min(cfg.limit_request_fields or _MOST_FIELDS, _MOST_FIELDS)
-        #: Bytes of a header field.
+        #: Bytes of a header field, with the end of its line.
         self.field_size = cfg.limit_request_field_size or _FIELD_SIZE
 
     def parser_options(self) -> dict[str, int]:
@@ -64,7 +66,7 @@ class Limits:
                 f"There are more than {self.fields} header fields.",
             )
         for name, value in headers:
-            if len(name) + len(value) + 2 > self.field_size:
+            if len(name) + len(value) + 4 > self.field_size:  # Name, ": ", value and CRLF.
                 raise _refusal(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
                     f"A header field is longer than {self.field_size} bytes.",

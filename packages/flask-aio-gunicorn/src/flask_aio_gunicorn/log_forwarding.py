@@ -30,3 +30,5 @@ def forward_logs(log: Logger) -> None:
         logger = logging.getLogger(name)
         if not logger.hasHandlers():
             logger.addHandler(forwarder)
+            if logger.level == logging.NOTSET:
+                logger.setLevel(log.error_log.level)

@@ -88,10 +88,14 @@ class Request:
 
 
 class Response:
-    """An aiohttp response with the attributes of gunicorn's."""
+    """An aiohttp response with the attributes of gunicorn's.
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    :param method: the request's.
+    """
+
+    def __init__(self, response: web.StreamResponse, method: str) -> None:
         self._response = response
+        self._method = method
 
     @property
     def status(self) -> str:
@@ -116,7 +120,8 @@ class Response:
             return response.sent
         if isinstance(response, web.WebSocketResponse):
             return None
-        return response.content_length
+        # Of a handler of aiohttp's own: it may declare the length of what HEAD does not get.
+        return 0 if self._method == "HEAD" else response.content_length
 
     @property
     def response_length(self) -> int | None:

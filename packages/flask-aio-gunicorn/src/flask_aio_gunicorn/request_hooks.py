@@ -64,7 +64,9 @@ class RequestHooks:
     def _call_post_request(
         self, request: web.BaseRequest, seen: Request, response: web.StreamResponse | None
     ) -> None:
-        answer = Response(web.Response(status=500) if response is None else response)
+        answer = Response(
+            web.Response(status=500) if response is None else response, request.method
+        )
         try:
             self._cfg.post_request(self._worker, seen, kept_environ(request), answer)
         except Exception:

@@ -24,6 +24,7 @@ from gunicorn.workers.base import Worker
 from flask_aio_core.serving import (
     HTTPServer,
     ensure_extension,
+    hurry,
     loop_factory,
     server_hooks,
     unused_application,
@@ -84,17 +85,23 @@ class AioWorker(Worker):
     def load_wsgi(self) -> None:
         """Load the app; with ``--reload`` a mistake is shown to clients until it is mended."""
         try:
-            self.wsgi = self.app.wsgi()
-        except SystemExit as error:
-            # gunicorn would start the next worker, for ever.
-            raise AppImportError(f"The app ended the process at import: {error.code!r}") from error
+            self.wsgi = self._load_app()
         except Exception as error:
             if self.reloader is None:
                 raise
             self.log.exception("The app could not be loaded")
-            if isinstance(error, SyntaxError) and error.filename is not None:
-                self.reloader.add_extra_file(error.filename)
+            for file in _files_of(error):
+                self.reloader.add_extra_file(file)
             self.wsgi = _broken_app(error)
+
+    def _load_app(self) -> Any:
+        try:
+            return self.app.wsgi()
+        except SystemExit as error:
+            if not self.alive:  # A signal that stops at once has raised it.
+                raise
+            # gunicorn would start the next worker, for ever.
+            raise AppImportError(f"The app ended the process at import: {error.code!r}") from error
 
     def run(self) -> None:
         """Serve until the master, or the worker itself, wants an end."""
@@ -222,9 +229,10 @@ class AioWorker(Worker):
                 if isinstance(app, web.Application)
                 else "Put WSGI middleware inside the app: app.wsgi_app = Middleware(app.wsgi_app)."
             )
+            # Where gunicorn's command got it from; cfg.wsgi_app is empty if that was an argument.
+            name = getattr(self.app, "app_uri", None) or "the app"
             raise AppImportError(
-                f"{type(self).__name__} serves a Flask app, but {self.cfg.wsgi_app or 'the app'!r}"
-                f" is {app!r}. {hint}"
+                f"{type(self).__name__} serves a Flask app, but {name!r} is {app!r}. {hint}"
             )
         ensure_extension(app)
         return app
@@ -264,8 +272,8 @@ class AioWorker(Worker):
         if self._stop_requested is not None:
             self._stop_requested.set()
         if quick and self._server is not None:
-            self._stop_by = 0.0
             self._server.hurry()
+            hurry(self.wsgi)
 
 
 class AioUVLoopWorker(AioWorker):
@@ -279,6 +287,18 @@ async def _close_connection(_: web.BaseRequest, response: web.StreamResponse) ->
     if response.status != 101:
         response.force_close()
         response.headers["Connection"] = "close"
+
+
+def _files_of(error: BaseException | None) -> set[str]:
+    """Return the files that a mistake may be in: a module that fails is not in ``sys.modules``."""
+    files: set[str] = set()
+    while error is not None:
+        if isinstance(error, SyntaxError) and error.filename is not None:
+            files.add(error.filename)
+        frames = traceback.walk_tb(error.__traceback__)
+        files.update(frame.f_code.co_filename for frame, _ in frames)
+        error = error.__cause__ or error.__context__
+    return {file for file in files if os.path.isfile(file)}
 
 
 def _broken_app(error: Exception) -> Flask:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from flask import Flask
 
+from flask_aio_core.config import check_number
+
 DEFAULTS: Final[dict[str, Any]] = {
     # Subprotocols that the server speaks; the client's first choice among them is agreed on.
     "AIO_WS_PROTOCOLS": (),
@@ -63,3 +65,16 @@ def set_defaults(app: Flask) -> None:
     """Give every key that the app has not set its default."""
     for key, value in DEFAULTS.items():
         app.config.setdefault(key, value)
+
+
+def check(app: Flask) -> None:
+    """Refuse numbers that sockets could not be served with.
+
+    :raises ValueError: a key has such a value.
+    """
+    for key in ("AIO_WS_HEARTBEAT", "AIO_WS_RECEIVE_TIMEOUT"):
+        check_number(app, key, optional=True)
+    check_number(app, "AIO_WS_CLOSE_TIMEOUT")
+    for key in ("AIO_WS_MAX_MESSAGE_SIZE", "AIO_WS_MAX_SYNCHRONOUS"):
+        check_number(app, key, whole=True)
+    check_number(app, "AIO_WS_FAILURE_STATUS", whole=True, least=400)

@@ -24,6 +24,8 @@ WEBSOCKET_KEY: Final = "wsgi.websocket"
 #: The WebSockets of this process that are open.
 open_sockets: WeakSet[WebSocket] = WeakSet()
 
+#: The reason that goes with 1001.
+STOPPING: Final = b"The server is stopping."
 _AT_ONCE: Final = 1e-6
 #: Close codes that only stand for what happened, and are no part of a frame (RFC 6455, 7.4.1).
 _NEVER_SENT: Final = {1004, 1005, 1006, 1015}
@@ -142,4 +144,4 @@ async def close_open_sockets(app: Flask) -> None:
 
 async def _close(socket: WebSocket) -> None:
     with contextlib.suppress(Exception):  # The connection may break meanwhile: all the same to us.
-        await socket.end(WSCloseCode.GOING_AWAY, b"The server is stopping.")
+        await socket.end(WSCloseCode.GOING_AWAY, STOPPING)

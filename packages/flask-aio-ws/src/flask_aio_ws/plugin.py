@@ -12,7 +12,7 @@ from werkzeug.routing import WebsocketMismatch
 
 from flask_aio_core.plugins import ServerHooks
 
-from .config import Options, set_defaults
+from .config import Options, check, set_defaults
 from .connection import WEBSOCKET_KEY, WebSocket, close_open_sockets, has_handshake
 
 
@@ -24,6 +24,7 @@ def install(app: Flask, hooks: ServerHooks) -> None:
         if has_handshake(request):
             environ[WEBSOCKET_KEY] = WebSocket(app, environ, Options().resolve(app))
 
+    hooks.on_check.append(partial(check, app))
     hooks.on_request.append(inject)
     hooks.on_shutdown.append(partial(close_open_sockets, app))
     _match_either_kind(app)

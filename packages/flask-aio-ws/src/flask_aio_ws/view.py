@@ -20,9 +20,10 @@ from werkzeug.exceptions import (
 )
 
 from flask_aio_core import async_, await_
+from flask_aio_core.plugins import is_stopping
 
 from .config import Options, configured
-from .connection import WEBSOCKET_KEY, WebSocket, open_sockets
+from .connection import STOPPING, WEBSOCKET_KEY, WebSocket, open_sockets
 from .exceptions import ConnectionClosed
 from .origin import origin_is_allowed
 from .synchronous import SyncWebSocket
@@ -144,6 +145,8 @@ async def _accept(options: Options) -> WebSocket:
         raise BadRequest(error.text) from None
     except ConnectionError as error:
         raise ClientDisconnected from error
+    if is_stopping():  # The others were closed when that began.
+        await socket.end(WSCloseCode.GOING_AWAY, STOPPING)
     return socket
 
 
