@@ -3,6 +3,9 @@
 PACKAGES := flask-aio-core flask-aio-ws flask-aio-gunicorn
 TESTS ?= $(PACKAGES:%=packages/%/tests) integration-tests
 
+# More processes than processors: most of the tests' time is spent waiting.
+JOBS ?= 4
+
 PYTHON ?= python3
 # A pyenv shim such as python3.12 runs only when told which version it stands for: hence the second try.
 probe := -c 'import sys; assert sys.version_info >= (3, 11); print(sys.executable, "%d.%d" % sys.version_info[:2])' 2>/dev/null
@@ -12,11 +15,12 @@ FOUND := $(shell $(PYTHON) $(probe) || PYENV_VERSION=$(PYTHON:python%=%) $(PYTHO
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(lastword $(FOUND)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCH := .venv-bench
 
-.PHONY: help venv run test isolated autobahn lint types format build lock docs bench clean
+.PHONY: help venv run test isolated autobahn lint types format build lock docs bench bench-quick clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## Create or update the development environment
 $(INSTALLED): pyproject.toml $(PACKAGES:%=packages/%/pyproject.toml)
@@ -29,13 +33,13 @@ $(INSTALLED): pyproject.toml $(PACKAGES:%=packages/%/pyproject.toml)
 run: $(INSTALLED) ## Start the demo on http://127.0.0.1:5000, or the port named by PORT
 	$(BIN)/python examples/demo/app.py
 
-test: $(INSTALLED) ## Run every package's tests, then the integration tests (TESTS=path, ARGS='-k name')
-	$(BIN)/pytest $(TESTS) $(ARGS)
+test: $(INSTALLED) ## Run every package's tests and the integration tests (TESTS=path, ARGS='-k name')
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
 
 isolated: build ## Run each package's tests with only its wheel and its dependencies installed
 	set -e; for p in $(PACKAGES); do $(BIN)/python -m venv --clear .venv-isolated; \
 	  $(BIN)/pip --python .venv-isolated install --quiet --find-links dist --group test $$p; \
-	  .venv-isolated/bin/pytest packages/$$p/tests $(ARGS); done
+	  .venv-isolated/bin/pytest -n $(JOBS) --dist loadfile packages/$$p/tests $(ARGS); done
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .
@@ -65,9 +69,17 @@ autobahn: $(INSTALLED) ## Run the Autobahn conformance suite (CASES='7.*' for a 
 docs: $(INSTALLED) ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build
 
-bench: $(INSTALLED) ## Measure what a request and a WebSocket cost
-	$(BIN)/python benchmarks/request_cost.py
-	$(BIN)/python benchmarks/websocket.py
+bench: $(BENCH)/.installed ## Measure everything, in about an hour, and write benchmarks/RESULTS.md
+	$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+bench-quick: $(BENCH)/.installed ## Measure what the goals need, in less than three minutes
+	$(BENCH)/bin/python -m benchmarks --quick
+
+# The peers' dependencies must not change what the tests see.
+$(BENCH)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(BENCH)
+	$(BIN)/pip --python $(BENCH) install --quiet --group bench $(PACKAGES:%=--editable packages/%)
+	@touch $@
 
 clean: ## Remove the environments and everything built or cached
 	rm -rf .venv .venv-* dist docs/_build .*_cache .coverage* htmlcov

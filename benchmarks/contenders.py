@@ -202,9 +202,7 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
         # The last of 1,000 connections would wait for 100 seconds.
         tuple(key for key in (*_BOTH_KINDS, *_HTTP) if key != WAIT),
     ),
-    Contender(
-        GRANIAN, "peer", _granian(), ("granian", *_COROUTINES), (*_BOTH_KINDS, *_HTTP)
-    ),
+    Contender(GRANIAN, "peer", _granian(), ("granian", *_COROUTINES), (*_BOTH_KINDS, *_HTTP)),
     Contender(
         "Flask by a2wsgi on uvicorn",
         "peer",
@@ -227,7 +225,10 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
         _SOCKETS,
     ),
     Contender(
-        "Starlette on uvicorn", "peer", _uvicorn("starlette_app"), ("starlette", *_UVICORN),
+        "Starlette on uvicorn",
+        "peer",
+        _uvicorn("starlette_app"),
+        ("starlette", *_UVICORN),
         _EVERYTHING,
     ),
 )

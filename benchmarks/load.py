@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 _WRK = shutil.which("wrk")
@@ -262,9 +262,9 @@ class _Socket(asyncio.Protocol):
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(_HANDSHAKE.format(self._path).encode())
+        # uvloop's transports are not declared to be asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(_HANDSHAKE.format(self._path).encode())
 
     def data_received(self, data: bytes) -> None:
         self._received += data

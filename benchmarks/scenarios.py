@@ -23,9 +23,9 @@ _MB: Final = 1_000_000
 class Settings:
     """How long a run takes."""
 
-    rounds: int = 5
+    rounds: int = 3
     #: Seconds of each load.
-    seconds: float = 4.0
+    seconds: float = 3.0
     #: Bytes of the download and of the upload.
     size: int = 1 << 30
     #: Idle WebSockets.
@@ -83,7 +83,6 @@ def _requests(
 
 
 def _download(server: ServerProcess, settings: Settings) -> dict[str, float]:
-    load.download(server.port, "/download", settings.size)  # The file is in the page cache then.
     before = server.cpu_seconds()
     server.forget_peak()
     resident = server.resident()
@@ -145,9 +144,7 @@ def _idle(server: ServerProcess, settings: Settings) -> dict[str, float]:
 
 def _broadcast(server: ServerProcess, settings: Settings) -> dict[str, float]:
     before = server.cpu_seconds()
-    found = load.broadcast(
-        server.port, "/broadcast", members=1000, messages=settings.broadcasts
-    )
+    found = load.broadcast(server.port, "/broadcast", members=1000, messages=settings.broadcasts)
     used = server.cpu_seconds() - before
     return {
         "cpu": used / found.count * 1e6,
@@ -174,7 +171,9 @@ _TRANSFER_METRICS: Final = (
     Metric("rate", "MB per second"),
     Metric("growth", "peak memory growth, MB", 1),
 )
-_NATURAL: Final = "A coroutine view where the contender has them on one loop, else a synchronous one."
+_NATURAL: Final = (
+    "A coroutine view where the contender has them on one loop, else a synchronous one."
+)
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(

@@ -64,10 +64,8 @@ class ServerProcess:
             raise ServerError(f"Port {port} is taken.")
         self.port = port
         self._first_path = first_path
-        self._log = tempfile.TemporaryFile()
-        inherited = {
-            name: value for name, value in os.environ.items() if name != "WEB_CONCURRENCY"
-        }
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it.
+        inherited = {name: value for name, value in os.environ.items() if name != "WEB_CONCURRENCY"}
         self._started = time.perf_counter()
         self._process = subprocess.Popen(
             command,
@@ -102,9 +100,7 @@ class ServerProcess:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time, user and system, that all processes of the group have used."""
-        return sum(
-            (int(fields[11]) + int(fields[12])) * _TICK for _, fields in self._group()
-        )
+        return sum((int(fields[11]) + int(fields[12])) * _TICK for _, fields in self._group())
 
     def resident(self) -> int:
         """Return the bytes that the group has in memory."""
@@ -160,9 +156,10 @@ class ServerProcess:
     def _wait_for_answer(self) -> None:
         request = f"GET {self._first_path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         while time.perf_counter() - self._started < _START:
-            with contextlib.suppress(OSError), socket.create_connection(
-                ("127.0.0.1", self.port), 5
-            ) as connection:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), 5) as connection,
+            ):
                 connection.sendall(request.encode())
                 status = connection.recv(65536)
                 if status.startswith(b"HTTP/1.1 200"):

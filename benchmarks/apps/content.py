@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Final
 
 PAYLOAD: Final[dict[str, Any]] = {"message": "Hello, World!", "numbers": list(range(10))}
 
-TEMPLATE: Final = """<!doctype html>
-<title>{{ title }}</title>
-<ul>
-{% for row in rows %}<li class="{{ loop.cycle('odd', 'even') }}">{{ row.name }}: {{ row.value }}</li>
-{% endfor %}</ul>
-"""
+#: Rendered by all, from the folder of the templates, which are compiled once.
+TEMPLATE: Final = "rows.html"
+TEMPLATES: Final = Path(__file__).parent / "templates"
 CONTEXT: Final[dict[str, Any]] = {
     "title": "Fifty <rows>",
     "rows": [{"name": f"row & {number}", "value": number} for number in range(50)],

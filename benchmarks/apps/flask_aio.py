@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import WSMsgType
-from flask import Flask, render_template_string, request, send_file
+from flask import Flask, render_template, request, send_file
 from flask.typing import ResponseReturnValue
 
 from flask_aio_core import AioHTTP
@@ -15,7 +15,7 @@ from flask_aio_ws import Channel, websocket, ws
 
 from . import content
 
-app = Flask("benchmark")
+app = Flask("benchmarks.apps")
 aio = AioHTTP(app)
 everyone = Channel("everyone")
 
@@ -44,7 +44,7 @@ async def call_upstream() -> ResponseReturnValue:
 
 @app.get("/template")
 async def template() -> str:
-    return render_template_string(content.TEMPLATE, **content.CONTEXT)
+    return render_template(content.TEMPLATE, **content.CONTEXT)
 
 
 @app.post("/form")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_sock import Sock
+from flask_sock import Sock  # type: ignore[import-untyped] # it has no types
 
 from . import content
 from .plain_flask import make_app

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import urllib3
-from flask import Flask, render_template_string, request, send_file
+from flask import Flask, render_template, request, send_file
 from flask.typing import ResponseReturnValue
 
 from . import content
@@ -15,7 +15,7 @@ from . import content
 
 def make_app() -> Flask:
     """Return the application with synchronous views, and one coroutine view."""
-    app = Flask("benchmark")
+    app = Flask("benchmarks.apps")
     upstream = urllib3.PoolManager(maxsize=64)
 
     @app.get("/synchronous")
@@ -37,7 +37,7 @@ def make_app() -> Flask:
 
     @app.get("/template")
     def template() -> str:
-        return render_template_string(content.TEMPLATE, **content.CONTEXT)
+        return render_template(content.TEMPLATE, **content.CONTEXT)
 
     @app.post("/form")
     def form() -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import ClientSession
-from quart import Quart, Response, render_template_string, request, send_file, websocket
+from quart import Quart, Response, render_template, request, send_file, websocket
 
 from . import content
 
-app = Quart("benchmark")
+app = Quart("benchmarks.apps")
 app.config["MAX_CONTENT_LENGTH"] = None
 app.config["BODY_TIMEOUT"] = None
 app.config["RESPONSE_TIMEOUT"] = None
@@ -54,7 +54,7 @@ async def call_upstream() -> Any:
 
 @app.get("/template")
 async def template() -> str:
-    return await render_template_string(content.TEMPLATE, **content.CONTEXT)
+    return await render_template(content.TEMPLATE, **content.CONTEXT)
 
 
 @app.post("/form")

@@ -10,7 +10,9 @@ from aiohttp import ClientSession, WSMsgType, web
 
 from . import content
 
-_TEMPLATE = jinja2.Environment(autoescape=True).from_string(content.TEMPLATE)
+_TEMPLATE = jinja2.Environment(
+    autoescape=True, loader=jinja2.FileSystemLoader(content.TEMPLATES)
+).get_template(content.TEMPLATE)
 _CLIENT = web.AppKey("client", ClientSession)
 _SOCKETS: set[web.WebSocketResponse] = set()
 

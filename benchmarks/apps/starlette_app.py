@@ -22,7 +22,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from . import content
 
-_template = jinja2.Environment(autoescape=True).from_string(content.TEMPLATE)
+_template = jinja2.Environment(
+    autoescape=True, loader=jinja2.FileSystemLoader(content.TEMPLATES)
+).get_template(content.TEMPLATE)
 _sockets: set[WebSocket] = set()
 
 

@@ -94,10 +94,10 @@ async def test_a_middleware_alone_is_not_left_out(app, aio, start, get):
 
     @web.middleware
     async def middleware(request, handler):
-        raise web.HTTPTeapot
+        raise web.HTTPForbidden
 
     app.aiohttp_app.middlewares.append(middleware)
-    assert (await get(await start(app), "/"))[0] == 418
+    assert (await get(await start(app), "/"))[0] == 403
 
 
 async def test_the_signal_on_response_prepare_is_sent(app, aio, start):
