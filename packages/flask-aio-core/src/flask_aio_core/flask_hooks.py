@@ -1,7 +1,8 @@
-"""Where the extension hooks into a Flask app: three of Flask's own methods, on the instance.
+"""Where the extension hooks into a Flask app: four of Flask's own methods, on the instance.
 
-``async_to_sync`` is Flask's documented override point; ``make_response`` and ``preprocess_request``
-are public methods that Flask calls on itself. Extensions that call them get the same behaviour.
+``async_to_sync`` is Flask's documented override point; ``make_response``, ``preprocess_request``
+and ``create_url_adapter`` are public methods that Flask calls on itself. Extensions that call them
+get the same behaviour.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from .bridge import can_suspend, current_context, suspend
 from .state import AioState
 from .streams import AsyncStream, ContextStream, async_iterable_in
+from .url_adapters import UrlAdapters
 
 #: What views return most: neither a stream nor anything to wait for.
 _COMPLETE: Final = frozenset({bytes, dict, list, str})
@@ -85,6 +87,7 @@ def install_hooks(app: Flask, state: AioState) -> None:
             adapted = True
         return preprocess_plainly(*args, **kwargs)
 
+    app.create_url_adapter = UrlAdapters(app).create  # type: ignore[method-assign]
     app.async_to_sync = async_to_sync  # type: ignore[method-assign, assignment]
     app.make_response = wraps(make_plain_response)(make_response)  # type: ignore[method-assign]
     app.preprocess_request = preprocess_request  # type: ignore[method-assign]
