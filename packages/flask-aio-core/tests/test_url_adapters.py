@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask, request, url_for
+from flask import Flask, url_for
+from flask.globals import request_ctx
 from werkzeug.routing import Map, MapAdapter
 from werkzeug.test import EnvironBuilder
 
@@ -62,9 +63,10 @@ def test_requests_of_one_host_do_not_share_an_adapter(app, aio):
 
     @app.get("/")
     def view():
-        adapter = request.url_rule and app.create_url_adapter(request)
-        adapter.default_method = "DELETE"
-        return url_for("view", _external=True)
+        adapter = request_ctx.url_adapter
+        address = url_for("view", _external=True)
+        adapter.server_name = "other.example"
+        return address
 
     client = app.test_client()
     assert [client.get("/").text for _ in range(3)] == ["http://localhost/"] * 3
