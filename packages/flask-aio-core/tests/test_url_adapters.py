@@ -65,6 +65,7 @@ def test_requests_of_one_host_do_not_share_an_adapter(app, aio):
     def view():
         adapter = request_ctx.url_adapter
         address = url_for("view", _external=True)
+        assert adapter is not None
         adapter.server_name = "other.example"
         return address
 
