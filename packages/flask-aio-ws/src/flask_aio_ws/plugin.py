@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from aiohttp import web
 from flask import Flask
 from werkzeug.exceptions import NotFound
-from werkzeug.routing import WebsocketMismatch
+from werkzeug.routing import MapAdapter, WebsocketMismatch
 
 from flask_aio_core.plugins import ServerHooks
 
@@ -31,29 +31,37 @@ def install(app: Flask, hooks: ServerHooks) -> None:
 
 
 def _match_either_kind(app: Flask) -> None:
-    """Let a rule with ``websocket=True`` serve other requests, and one without it a handshake.
-
-    Werkzeug answers 400 to both. A path with a rule of each kind gets the one that fits; otherwise
-    the view decides, so that ``@app.route("/echo")`` is enough for a WebSocket.
-    """
+    """Have the app's URL adapters be of :class:`_EitherKind`."""
     create_plain_adapter = app.create_url_adapter
 
     def create_url_adapter(*args: Any, **kwargs: Any) -> Any:
         adapter = create_plain_adapter(*args, **kwargs)
-        if adapter is None:
-            return None
-        match = adapter.match
-
-        def match_either_kind(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return match(*args, **kwargs)
-            except (WebsocketMismatch, NotFound) as error:
-                # A handshake's path may lack its final slash: the other kind knows of the redirect.
-                if isinstance(error, NotFound) and not adapter.websocket:
-                    raise
-                return match(*args, **{**kwargs, "websocket": not adapter.websocket})
-
-        adapter.match = match_either_kind  # type: ignore[method-assign]
+        if adapter is not None:
+            # A method on the instance would form a cycle, for the garbage collector, per request.
+            adapter.__class__ = _either_kind(type(adapter))  # type: ignore[arg-type]
         return adapter
 
     app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
+
+
+class _EitherKind(MapAdapter):
+    """Lets a rule with ``websocket=True`` serve other requests, and one without it a handshake.
+
+    Werkzeug answers 400 to both. A path with a rule of each kind gets the one that fits; otherwise
+    the view decides, so that ``@app.route("/echo")`` is enough for a WebSocket.
+    """
+
+    def match(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().match(*args, **kwargs)
+        except (WebsocketMismatch, NotFound) as error:
+            # A handshake's path may lack its final slash: the other kind knows of the redirect.
+            if isinstance(error, NotFound) and not self.websocket:
+                raise
+            return super().match(*args, **{**kwargs, "websocket": not self.websocket})
+
+
+@lru_cache(maxsize=8)
+def _either_kind(adapter_class: type[MapAdapter]) -> type[MapAdapter]:
+    """Return a class of adapters like those of the app, which may have a class of its own."""
+    return type(adapter_class.__name__, (_EitherKind, adapter_class), {})
