@@ -19,7 +19,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -75,7 +75,7 @@ class BridgeGreenlet(greenlet):
             except BaseException as error:
                 self._error = error
             function = None
-            cast(greenlet, self.parent).switch(_FINISHED)
+            self.parent.switch(_FINISHED)  # type: ignore[union-attr]
 
     def begin(self, function: Callable[[], Any], context: Context, mailbox: Mailbox | None) -> Any:
         """Switch to a function that starts; return what it first switches to the driver."""
@@ -135,7 +135,7 @@ def run_on_loop(
         switched = bridge.resume(sent, error)
         del sent, error
     try:
-        return cast(T, bridge.end())
+        return bridge.end()  # type: ignore[no-any-return]
     finally:
         pool.release(bridge)
 
@@ -162,14 +162,14 @@ def run_in_thread(
         switched = bridge.resume(sent, error)
         del sent, error
     try:
-        return cast(T, bridge.end())
+        return bridge.end()  # type: ignore[no-any-return]
     finally:
         pool.release(bridge)
 
 
 def drive(awaitable: Awaitable[T]) -> T:
     """Run an awaitable to its end on the current greenlet, a bridge greenlet of the loop."""
-    bridge = cast(BridgeGreenlet, getcurrent())
+    bridge: BridgeGreenlet = getcurrent()  # type: ignore[assignment]
     coroutine = as_coroutine(awaitable)
     error: BaseException | None = None
     sent: Any = None
@@ -183,11 +183,11 @@ def drive(awaitable: Awaitable[T]) -> T:
             del yielded
             sent = error = None
             try:
-                sent = cast(greenlet, bridge.parent).switch(_YIELDED)
+                sent = bridge.parent.switch(_YIELDED)  # type: ignore[union-attr]
             except BaseException as raised:
                 error = raised
     except StopIteration as stop:
-        return cast(T, stop.value)
+        return stop.value  # type: ignore[no-any-return]
     finally:
         del error
 
@@ -208,7 +208,7 @@ def suspend(awaitable: Awaitable[T]) -> T:
         return drive(awaitable)
     if getattr(current, "__sqlalchemy_greenlet_provider__", False):
         # A worker thread's greenlet, or one that SQLAlchemy made: its driver awaits for us.
-        return cast(T, cast(greenlet, current.parent).switch(awaitable))
+        return current.parent.switch(awaitable)  # type: ignore[no-any-return, union-attr]
     close_orphan(awaitable)
     raise CannotSuspend("This code does not run on a greenlet that can be suspended.")
 
