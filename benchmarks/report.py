@@ -44,7 +44,12 @@ def _lines(results: Results) -> Iterator[str]:
     yield ""
     yield "Each is compared with the reference on the same event loop."
     yield ""
+    # The page on performance of the documentation includes what is between these two.
+    yield "<!-- goals -->"
+    yield ""
     yield from goal_table(results)
+    yield ""
+    yield "<!-- /goals -->"
     for scenario in SCENARIOS:
         if results.contenders(scenario.key):
             yield ""

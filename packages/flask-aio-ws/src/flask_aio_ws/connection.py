@@ -42,6 +42,9 @@ class WebSocket(web.WebSocketResponse):
     the request can still be answered as any other.
     """
 
+    # Beside the attributes of aiohttp's class they would double the size of the dictionary.
+    __slots__ = ("_app", "_environ", "_max_message_size", "_request", "close_timeout", "loop")
+
     def __init__(self, app: Flask, environ: dict[str, Any], options: Options) -> None:
         super().__init__(
             timeout=app.config["AIO_WS_CLOSE_TIMEOUT"],
