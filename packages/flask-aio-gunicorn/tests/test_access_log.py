@@ -335,6 +335,8 @@ def when_ready(server):
         server.output = _text(server.cwd / "error.log")
     access, error = server.cwd / "access.log", server.cwd / "error.log"
     server.get("/logging/before")
+    # The line is written after the response has been sent.
+    wait_until(lambda: "/logging/before" in _text(access))
     for name in ("access", "error"):
         (server.cwd / f"{name}.log").rename(server.cwd / f"{name}.old")
     server.send_signal(signal.SIGUSR1)
