@@ -136,7 +136,8 @@ async def observed(
     make: Callable[[], web.Application], path: str, observe: Callable[[Client], Any]
 ) -> Any:
     """Return what a function, which runs in a thread, has observed about a server."""
-    server = HTTPServer(make(), keepalive=75)
+    # An access log that another test has switched on would be kept by pytest, and counted.
+    server = HTTPServer(make(), keepalive=75, access_log=None)
     await server.start()
     try:
         sock = socket.create_server(("127.0.0.1", 0))
