@@ -69,7 +69,7 @@ def direct_handler(application: web.Application, handler: Handler) -> Handler:
     (resource,) = resources
     if type(resource) is not FlaskResource:
         return handler
-    answer = resource.answer
+    answer = resource.handler.handle
     # What aiohttp's own handler finds out anew for each request.
     match_info = UrlMappingMatchInfo({}, next(iter(resource)))
     match_info.add_app(application)
@@ -102,7 +102,7 @@ class FlaskResource(web.AbstractResource):
 
     def __init__(self, handler: FlaskHandler) -> None:
         super().__init__()
-        self._handler = handler
+        self.handler = handler
         self._prefix = ""
         self._path = ""
         self._route = web.ResourceRoute("*", self.answer, self, expect_handler=_continue_later)
@@ -111,9 +111,11 @@ class FlaskResource(web.AbstractResource):
     def canonical(self) -> str:
         return self._prefix or "/"
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request by the Flask app."""
-        return await self._handler.handle(request, prefix=self._path)
+        # Our own application tells its server not to; one that it is mounted in does not.
+        decompressed = len(request.match_info.apps) > 1
+        return await self.handler.handle(request, prefix=self._path, body_decompressed=decompressed)
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
         return UrlMappingMatchInfo({}, self._route), set()

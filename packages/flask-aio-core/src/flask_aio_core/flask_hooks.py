@@ -75,22 +75,19 @@ def install_hooks(app: Flask, state: AioState) -> None:
 
     preprocess_plainly = app.preprocess_request
 
-    adapted = False
-
-    def preprocess_request(*args: Any, **kwargs: Any) -> Any:
-        nonlocal adapted
-        if not adapted:
-            # Flask calls these functions, alone among its hooks, without ensure_sync. None can be
-            # added after the first request has come.
-            for functions in app.url_value_preprocessors.values():
-                functions[:] = [app.ensure_sync(function) for function in functions]
-            adapted = True
+    def preprocess_first_request(*args: Any, **kwargs: Any) -> Any:
+        # Flask calls these functions, alone among its hooks, without ensure_sync. None can be added
+        # after the first request has come.
+        for functions in app.url_value_preprocessors.values():
+            functions[:] = [app.ensure_sync(function) for function in functions]
+        if vars(app).get("preprocess_request") is preprocess_first_request:
+            app.preprocess_request = preprocess_plainly  # type: ignore[method-assign]
         return preprocess_plainly(*args, **kwargs)
 
     app.create_url_adapter = UrlAdapters(app).create  # type: ignore[method-assign]
     app.async_to_sync = async_to_sync  # type: ignore[method-assign, assignment]
     app.make_response = wraps(make_plain_response)(make_response)  # type: ignore[method-assign]
-    app.preprocess_request = preprocess_request  # type: ignore[method-assign]
+    app.preprocess_request = preprocess_first_request  # type: ignore[method-assign]
 
 
 def _with_body(rv: Any, body: Any, rest: list[Any]) -> Any:

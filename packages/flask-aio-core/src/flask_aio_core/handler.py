@@ -41,16 +41,17 @@ class FlaskHandler:
         self._plans = state.plans
         self._hooks = state.hooks
 
-    async def handle(self, request: web.BaseRequest, *, prefix: str = "") -> web.StreamResponse:
+    async def handle(
+        self, request: web.BaseRequest, *, prefix: str = "", body_decompressed: bool = False
+    ) -> web.StreamResponse:
         """Answer one request.
 
         :param prefix: the path that the app is mounted at, percent-decoded.
+        :param body_decompressed: whether the server has undone the body's content coding.
         """
         app = self._app
         config = app.config
-        environ = build_environ(
-            request, script_name=prefix, body_decompressed=self._decompresses(request)
-        )
+        environ = build_environ(request, script_name=prefix, body_decompressed=body_decompressed)
         for hook in self._hooks.on_request:
             hook(request, environ)
         plan = self._plans.for_environ(app, environ)
@@ -133,11 +134,6 @@ class FlaskHandler:
         finally:
             watch.stop()
         return _response_of(exchange)
-
-    def _decompresses(self, request: web.BaseRequest) -> bool:
-        # Our own application tells its server not to; one that it is mounted in does not.
-        match_info = getattr(request, "match_info", None)
-        return match_info is not None and len(match_info.apps) > 1
 
 
 class _TaskCaller:

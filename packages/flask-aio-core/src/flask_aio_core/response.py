@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import CIMultiDict
 
 #: Headers that concern one connection; they are the server's (PEP 3333, "Other HTTP Features").
@@ -46,20 +46,20 @@ class ResponseHead:
         #: The body's length in bytes, if the application has declared it.
         self.content_length: int | None = None
         self._content_type = ""
-        self._headers = added = CIMultiDict[str]()
+        self._headers = kept = list[tuple[str, str]]()
         self._closes = False
-        for name, value in headers:
+        for header in headers:
+            name, value = header
             lower = name.lower()
             if lower not in _HOP_BY_HOP:
-                added.add(name, value)
+                kept.append(header)
                 if lower == "content-length":
                     self.content_length = int(value)
                 elif lower == "content-type":
                     self._content_type = value
             elif lower == "upgrade" and code == "426":
                 # Here, and only here, the application has to say it (RFC 9110, section 15.5.22).
-                added.add(name, value)
-                added.add("Connection", "Upgrade")
+                kept += [header, ("Connection", "Upgrade")]
             elif lower == "connection" and "close" in value.lower():
                 self._closes = True
 
@@ -137,8 +137,3 @@ def _check_latin1(name: str, value: str) -> None:
             f"The response header {name!r} contains characters beyond latin-1: {value!r}. Encode"
             " them, for example with urllib.parse.quote."
         ) from None
-
-
-def set_content_length(response: web.StreamResponse, length: int) -> None:
-    """Declare the length of a whole body, unless the application has."""
-    response.headers.setdefault(hdrs.CONTENT_LENGTH, str(length))

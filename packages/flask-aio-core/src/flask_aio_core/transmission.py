@@ -9,7 +9,7 @@ from aiohttp import web
 
 from .body import is_unasked
 from .file_wrapper import FileRange
-from .response import ResponseHead, WSGIResponse, set_content_length
+from .response import ResponseHead, WSGIResponse
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -40,10 +40,10 @@ class Transmission:
     async def send_whole(self, head: ResponseHead, body: bytes) -> None:
         """Send headers and body in one go."""
         response = self._new_response(head)
-        if head.allows_body(self._request.method):
-            set_content_length(response, len(body))
-        else:
+        if not head.allows_body(self._request.method):
             body = b""
+        elif head.content_length is None:
+            response.content_length = len(body)
         try:
             await response.prepare(self._request)
             self.response = response

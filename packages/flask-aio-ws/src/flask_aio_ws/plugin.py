@@ -21,7 +21,7 @@ def install(app: Flask, hooks: ServerHooks) -> None:
     set_defaults(app)
 
     def inject(request: web.BaseRequest, environ: dict[str, Any]) -> None:
-        if has_handshake(request):
+        if "HTTP_UPGRADE" in environ and has_handshake(request):
             environ[WEBSOCKET_KEY] = WebSocket(app, environ, Options().resolve(app))
 
     hooks.on_check.append(partial(check, app))
