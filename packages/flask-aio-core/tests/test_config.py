@@ -30,6 +30,9 @@ def test_every_key_has_its_default_and_the_apps_own_value_is_kept(app):
         ("AIO_MAX_BUFFERED_BODY", None),
         ("AIO_SHUTDOWN_GRACE", float("nan")),
         ("AIO_KEEPALIVE", "long"),
+        ("AIO_SWITCH_INTERVAL", 0),
+        ("AIO_GC_THRESHOLD", 0),
+        ("AIO_MAX_LAG", -1),
     ],
 )
 async def test_value_that_would_hang_or_fail_later_is_refused_at_start(app, aio, serve, key, value):
@@ -42,10 +45,17 @@ async def test_value_that_would_hang_or_fail_later_is_refused_at_start(app, aio,
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("AIO_SLOW_CALLBACK", None), ("AIO_WORKER_QUEUE", 0), ("AIO_SHUTDOWN_GRACE", 2)],
+    [
+        ("AIO_GC_THRESHOLD", None),
+        ("AIO_MAX_LAG", None),
+        ("AIO_SHUTDOWN_GRACE", 2),
+        ("AIO_SLOW_CALLBACK", None),
+        ("AIO_SWITCH_INTERVAL", None),
+        ("AIO_WORKER_QUEUE", 0),
+    ],
 )
 def test_value_that_makes_sense_is_accepted(app, aio, key, value):
-    """None turns the watchdog off; zero and whole numbers are numbers of seconds."""
+    """None turns something off; zero and whole numbers are numbers of seconds."""
     app.config[key] = value
 
     check(app)

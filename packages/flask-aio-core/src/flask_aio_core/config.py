@@ -13,6 +13,13 @@ DEFAULTS: Final[dict[str, Any]] = {
     "AIO_WORKER_QUEUE": 1000,
     # Seconds told to the client in Retry-After with that 503.
     "AIO_RETRY_AFTER": 5,
+    # Seconds the loop may be late because worker threads compute, before fewer of them run at once;
+    # None lets all run.
+    "AIO_MAX_LAG": 0.01,
+    # Seconds that a thread may keep the interpreter lock when others want it; None leaves it alone.
+    "AIO_SWITCH_INTERVAL": 0.001,
+    # Allocations between two garbage collections, at least; None leaves the collector alone.
+    "AIO_GC_THRESHOLD": 5000,
     # Bytes of a request body that are read into memory before the app is called.
     "AIO_MAX_BUFFERED_BODY": 64 * 1024,
     # Seconds that running requests get to end when the server stops.
@@ -34,7 +41,11 @@ DEFAULTS: Final[dict[str, Any]] = {
 }
 
 #: Numbers that may be None.
-_OPTIONAL: Final = frozenset({"AIO_SLOW_CALLBACK"})
+_OPTIONAL: Final = frozenset(
+    {"AIO_GC_THRESHOLD", "AIO_MAX_LAG", "AIO_SLOW_CALLBACK", "AIO_SWITCH_INTERVAL"}
+)
+#: The least values that make sense, for numbers of which zero does not.
+_LEAST: Final = {"AIO_GC_THRESHOLD": 1, "AIO_SWITCH_INTERVAL": 1e-6, "AIO_WORKER_THREADS": 1}
 
 
 def set_defaults(app: Flask) -> None:
@@ -54,13 +65,13 @@ def check(app: Flask) -> None:
                 app,
                 key,
                 whole=isinstance(default, int),
-                least=1 if key == "AIO_WORKER_THREADS" else 0,
+                least=_LEAST.get(key, 0),
                 optional=key in _OPTIONAL,
             )
 
 
 def check_number(
-    app: Flask, key: str, *, whole: bool = False, least: int = 0, optional: bool = False
+    app: Flask, key: str, *, whole: bool = False, least: float = 0, optional: bool = False
 ) -> None:
     """Refuse a key of ``app.config`` whose value is not a number, or too small.
 

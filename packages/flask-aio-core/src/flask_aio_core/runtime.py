@@ -50,6 +50,7 @@ class Runtime:
             config["AIO_WORKER_THREADS"],
             config["AIO_WORKER_QUEUE"],
             config["AIO_RETRY_AFTER"],
+            config["AIO_MAX_LAG"],
             at_end=lambda: self.thread_greenlets().close(),
         )
         #: Whether the server has begun to stop: connections close after their current response.

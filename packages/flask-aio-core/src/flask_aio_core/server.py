@@ -24,6 +24,7 @@ from .application import unused_application
 from .debugger import debugging
 from .event_loop import loop_factory
 from .http_server import HTTPServer
+from .interpreter import tuned_interpreter
 from .listener import inherited_socket, listening_socket, share_with_reloader, site_url
 from .reloader import run_reloading
 
@@ -211,7 +212,8 @@ async def _serve(
         url = site_url(options.sock, secure=options.ssl_context is not None)
         click.echo(f" * Running on {url} (Press CTRL+C to quit)")
         sys.stdout.flush()
-        await stopping.wait()
+        with tuned_interpreter(app):
+            await stopping.wait()
     finally:
         await server.stop(options.grace)
 

@@ -18,6 +18,7 @@ from .extension import AioHTTP
 from .handler import Handler as Handler
 from .http_server import Connections as Connections
 from .http_server import HTTPServer as HTTPServer
+from .interpreter import tuned_interpreter as tuned_interpreter
 from .plugins import ServerHooks
 from .response import WSGIResponse as WSGIResponse
 from .state import KEY, get_state
@@ -34,6 +35,7 @@ __all__ = [
     "loop_factory",
     "plain_response",
     "server_hooks",
+    "tuned_interpreter",
     "unused_application",
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from queue import SimpleQueue
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from werkzeug.exceptions import ServiceUnavailable
 
 from .bridge import run_in_thread
+from .contention import Contention
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -158,23 +160,41 @@ class WorkerThreads:
     :param limit: the number of threads.
     :param queue_limit: the number of calls that may wait for one.
     :param retry_after: seconds, told to a client that is turned away.
+    :param max_lag: seconds that the loop may be late because calls compute; ``None`` does not care.
     :param at_end: called in each thread before it ends.
     """
 
     def __init__(
-        self, limit: int, queue_limit: int, retry_after: int, at_end: Callable[[], None]
+        self,
+        limit: int,
+        queue_limit: int,
+        retry_after: int,
+        max_lag: float | None,
+        at_end: Callable[[], None],
     ) -> None:
         self._limit = limit
         self._queue_limit = queue_limit
         self._retry_after = retry_after
         self._at_end = at_end
+        # Calls that a thread is free for, each; the others are pending.
         self._queue: SimpleQueue[WorkerCall[Any] | None] = SimpleQueue()
+        self._pending: deque[WorkerCall[Any]] = deque()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         # Calls whose task has not had its answer yet; they count against the limits.
         self._unanswered = 0
-        # Calls that hold a thread or wait for one; closing a response goes on after the answer.
-        self._unfinished = 0
+        #: Calls that hold a thread; closing a response goes on after the answer.
+        self.running = 0
+        #: How many may; lower than the number of threads while they keep the loop waiting.
+        self.running_limit = limit
+        self._contention = (
+            None if max_lag is None else Contention(asyncio.get_running_loop(), self, max_lag)
+        )
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether every thread may run a call."""
+        return self.running_limit == self._limit
 
     def submit(self, call: WorkerCall[Any]) -> None:
         """Have a thread run the call.
@@ -189,21 +209,34 @@ class WorkerThreads:
                     retry_after=self._retry_after,
                 )
             self._unanswered += 1
-            self._unfinished += 1
-            needed = min(self._unfinished, self._limit)
-        call.on_first_signal(self._count_answer)
-        if needed > len(self._threads):
-            name = f"flask-aio-worker-{len(self._threads) + 1}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        self._queue.put(call)
+            call.on_first_signal(self._count_answer)
+            if self.running >= self.running_limit:
+                self._pending.append(call)
+                return
+            self.running += 1
+        self._begin(call)
+        if self.running > 1 and self._contention is not None:
+            self._contention.watch()
+
+    def limit_running(self, limit: int) -> None:
+        """Have at most so many calls run at once; called on the loop."""
+        self.running_limit = min(limit, self._limit)
+        while True:
+            with self._lock:
+                if not self._pending or self.running >= self.running_limit:
+                    return
+                self.running += 1
+                call = self._pending.popleft()
+            self._begin(call)
 
     def close(self) -> None:
         """End the idle threads, and each busy one after its current call."""
+        if self._contention is not None:
+            self._contention.stop()
+        self.limit_running(self._limit)
         for _ in self._threads:
             self._queue.put(None)
-        if not self._unfinished:
+        if not self.running:
             for thread in self._threads:
                 thread.join(timeout=1)
         self._threads.clear()
@@ -212,10 +245,27 @@ class WorkerThreads:
         with self._lock:
             self._unanswered -= 1
 
+    def _begin(self, call: WorkerCall[Any]) -> None:
+        """Have a thread run a call that was counted as running; called on the loop."""
+        if self.running > len(self._threads):
+            name = f"flask-aio-worker-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self._queue.put(call)
+
     def _work(self) -> None:
+        call: WorkerCall[Any] | None
         while (call := self._queue.get()) is not None:
-            call.run()
-            del call
-            with self._lock:
-                self._unfinished -= 1
+            while call is not None:
+                call.run()
+                call = self._next()
         self._at_end()
+
+    def _next(self) -> WorkerCall[Any] | None:
+        """Return the call that the thread goes on with, if one waits and may run."""
+        with self._lock:
+            if self._pending and self.running <= self.running_limit:
+                return self._pending.popleft()
+            self.running -= 1
+            return None

@@ -27,6 +27,7 @@ from flask_aio_core.serving import (
     hurry,
     loop_factory,
     server_hooks,
+    tuned_interpreter,
     unused_application,
 )
 
@@ -173,7 +174,8 @@ class AioWorker(Worker):
                 server.add_listener(acceptor)
                 acceptor.start()
                 self.booted = True
-                await self._stop_requested.wait()
+                with tuned_interpreter(app):
+                    await self._stop_requested.wait()
         finally:
             grace = self._grace(app)
             self._stop_by = loop.time() + grace
