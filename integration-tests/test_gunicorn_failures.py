@@ -107,6 +107,30 @@ async def start():
     assert server.output.count("context left") == 1
 
 
+def test_a_reload_of_an_app_that_cannot_start_ends_the_master(gunicorn):
+    """HUP with broken code is as a start with it, also for gunicorn's own workers."""
+    server = gunicorn("-w", "2", app=APP)
+    assert server.get("/pid")[0] == 200
+    (server.cwd / "app.py").write_text("raise LookupError('the database is gone')\n")
+    server.send_signal(signal.SIGHUP)
+    assert server.wait() != 0
+    assert "the database is gone" in server.output
+    assert server.output.count("Booting worker") <= 4
+
+
+def test_an_upgrade_to_an_app_that_cannot_start_leaves_the_old_one(gunicorn, wait_until):
+    """The new master of a USR2 ends; the old one serves on, and can try again."""
+    server = gunicorn("--pid", "pid", app=APP)
+    _, worker = server.get("/pid")
+    (server.cwd / "app.py").write_text("raise LookupError('the database is gone')\n")
+    for count in (1, 2):
+        server.send_signal(signal.SIGUSR2)
+        server.wait_for("Reason: Worker failed to boot.", count)
+        wait_until(lambda: server.children() == [int(worker)])
+        assert server.get("/pid") == (200, worker)
+    assert server.stop(signal.SIGTERM) == 0
+
+
 VIEWS = """
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
