@@ -231,7 +231,7 @@ async def test_a_blocked_loop_is_killed_and_the_log_names_the_view(
 ):
     """After --timeout the worker is replaced; the error log has the stack of what blocked."""
     server = gunicorn(
-        *("--timeout", "1"),
+        *("--timeout", "4"),
         *(("--config", "config.py") if to_file else ()),
         app=APP,
         # The file gets the log; the address is printed for the test alone.
@@ -265,18 +265,19 @@ async def test_a_blocked_loop_is_killed_and_the_log_names_the_view(
     if path == "helper":
         assert "in helper\n" in log
     if path == "sleep":
-        assert "The event loop has been blocked for more than 1 seconds" in log
+        assert "The event loop has been blocked for more than 4 seconds" in log
     assert log.count("Booting worker") == 2
 
 
 async def test_waiting_for_longer_than_the_timeout_is_no_block(gunicorn):
     """Neither a coroutine view that awaits nor a synchronous one that sleeps is killed."""
-    server = gunicorn("--timeout", "1", app=APP)
+    server = gunicorn("--timeout", "4", app=APP)
     _, worker = await fetch(server, "/pid")
     results = await asyncio.gather(
-        fetch(server, "/awaiting?seconds=3"), fetch(server, "/sleeping?seconds=3")
+        fetch(server, "/awaiting?seconds=7"), fetch(server, "/sleeping?seconds=7")
     )
     assert set(results) == {(200, worker)}
+    assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
     assert "WORKER TIMEOUT" not in server.output
 
 
@@ -286,12 +287,13 @@ def test_a_slow_start_hook_is_no_block(gunicorn, kind):
     app = f"""
 @aio.{kind}
 async def start():
-    await asyncio.sleep(3)
+    await asyncio.sleep(7)
     print("started", flush=True)
     {"yield" if kind == "cleanup_ctx" else ""}
 """
-    server = gunicorn("--timeout", "1", app=APP + app)
+    server = gunicorn("--timeout", "4", app=APP + app)
     assert server.get("/pid")[0] == 200  # It has waited in the backlog.
+    assert server.stop(signal.SIGTERM) == 0
     assert server.output.count("started") == 1
     assert server.output.count("Booting worker") == 1
     assert "WORKER TIMEOUT" not in server.output

@@ -329,7 +329,7 @@ async def test_term_lets_everything_finish(gunicorn):
 @pytest.mark.parametrize("worker", ["AioWorker", "AioUVLoopWorker"])
 async def test_what_outlasts_the_grace_time_is_cancelled(gunicorn, worker):
     """Before the master kills, views are cancelled, torn down and cleaned up after."""
-    server = gunicorn("--graceful-timeout", "3", app=APP, worker=worker)
+    server = gunicorn("--graceful-timeout", "8", app=APP, worker=worker)
     async with client(server) as session:
         paths = ["/coroutine", "/synchronous", "/stream"]
         running = [asyncio.create_task(fetch(session, path)) for path in paths]
@@ -353,7 +353,7 @@ async def test_what_outlasts_the_grace_time_is_cancelled(gunicorn, worker):
 
 async def test_a_silent_websocket_client_takes_no_time_from_the_teardown(gunicorn):
     """A client that does not answer the close frame does not make the master kill."""
-    server = gunicorn("--graceful-timeout", "4", app=APP)
+    server = gunicorn("--graceful-timeout", "8", app=APP)
     async with client(server) as session:
         _, writer = await send_head(
             server,

@@ -514,7 +514,7 @@ def test_without_debug_no_page_of_the_debugger_is_shown(start):
         assert status == 500
         assert "secret_helper" not in page
         assert "SECRET" not in page
-    assert "secret_helper" in server.output
+    server.wait_for("secret_helper")
 
 
 # --- several processes
