@@ -61,6 +61,7 @@ def test_an_app_that_cannot_start_ends_the_master(gunicorn, code, message):
     assert server.wait() != 0
     assert message in server.output
     assert server.output.count("Booting worker") == 1
+    assert "never retrieved" not in server.output
 
 
 @pytest.mark.parametrize("kind", ["error at import", "on_startup", "exit with 0 in cleanup_ctx"])
