@@ -93,6 +93,8 @@ def test_certificate(start, context):
 @pytest.mark.parametrize("worker", ["AioWorker", "AioUVLoopWorker"])
 def test_handshake_that_never_ends_does_not_hold_up_a_stop(start, context, worker):
     """A client that has connected and says nothing gets no more than a moment."""
+    if worker == "AioUVLoopWorker":
+        pytest.importorskip("uvloop")
     server = start("--graceful-timeout", "300", worker=f"flask_aio_gunicorn.{worker}")
     with server.connect() as silent:
         get(server, context)  # The backlog is served in order: the silent one is accepted.
