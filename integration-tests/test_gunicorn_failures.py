@@ -61,6 +61,7 @@ def test_an_app_that_cannot_start_ends_the_master(gunicorn, code, message):
     assert server.wait() != 0
     assert message in server.output
     assert server.output.count("Booting worker") == 1
+    assert "never retrieved" not in server.output
 
 
 @pytest.mark.parametrize("kind", ["error at import", "on_startup", "exit with 0 in cleanup_ctx"])
@@ -105,6 +106,30 @@ async def start():
     server = gunicorn(app=BEGINNING + app, ready=False)
     assert server.wait() != 0
     assert server.output.count("context left") == 1
+
+
+def test_a_reload_of_an_app_that_cannot_start_ends_the_master(gunicorn):
+    """HUP with broken code is as a start with it, also for gunicorn's own workers."""
+    server = gunicorn("-w", "2", app=APP)
+    assert server.get("/pid")[0] == 200
+    (server.cwd / "app.py").write_text("raise LookupError('the database is gone')\n")
+    server.send_signal(signal.SIGHUP)
+    assert server.wait() != 0
+    assert "the database is gone" in server.output
+    assert server.output.count("Booting worker") <= 4
+
+
+def test_an_upgrade_to_an_app_that_cannot_start_leaves_the_old_one(gunicorn, wait_until):
+    """The new master of a USR2 ends; the old one serves on, and can try again."""
+    server = gunicorn("--pid", "pid", app=APP)
+    _, worker = server.get("/pid")
+    (server.cwd / "app.py").write_text("raise LookupError('the database is gone')\n")
+    for count in (1, 2):
+        server.send_signal(signal.SIGUSR2)
+        server.wait_for("Reason: Worker failed to boot.", count)
+        wait_until(lambda: server.children() == [int(worker)])
+        assert server.get("/pid") == (200, worker)
+    assert server.stop(signal.SIGTERM) == 0
 
 
 VIEWS = """
@@ -207,7 +232,7 @@ async def test_a_blocked_loop_is_killed_and_the_log_names_the_view(
 ):
     """After --timeout the worker is replaced; the error log has the stack of what blocked."""
     server = gunicorn(
-        *("--timeout", "1"),
+        *("--timeout", "4"),
         *(("--config", "config.py") if to_file else ()),
         app=APP,
         # The file gets the log; the address is printed for the test alone.
@@ -241,18 +266,19 @@ async def test_a_blocked_loop_is_killed_and_the_log_names_the_view(
     if path == "helper":
         assert "in helper\n" in log
     if path == "sleep":
-        assert "The event loop has been blocked for more than 1 seconds" in log
+        assert "The event loop has been blocked for more than 4 seconds" in log
     assert log.count("Booting worker") == 2
 
 
 async def test_waiting_for_longer_than_the_timeout_is_no_block(gunicorn):
     """Neither a coroutine view that awaits nor a synchronous one that sleeps is killed."""
-    server = gunicorn("--timeout", "1", app=APP)
+    server = gunicorn("--timeout", "4", app=APP)
     _, worker = await fetch(server, "/pid")
     results = await asyncio.gather(
-        fetch(server, "/awaiting?seconds=3"), fetch(server, "/sleeping?seconds=3")
+        fetch(server, "/awaiting?seconds=7"), fetch(server, "/sleeping?seconds=7")
     )
     assert set(results) == {(200, worker)}
+    assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
     assert "WORKER TIMEOUT" not in server.output
 
 
@@ -262,12 +288,13 @@ def test_a_slow_start_hook_is_no_block(gunicorn, kind):
     app = f"""
 @aio.{kind}
 async def start():
-    await asyncio.sleep(3)
+    await asyncio.sleep(7)
     print("started", flush=True)
     {"yield" if kind == "cleanup_ctx" else ""}
 """
-    server = gunicorn("--timeout", "1", app=APP + app)
+    server = gunicorn("--timeout", "4", app=APP + app)
     assert server.get("/pid")[0] == 200  # It has waited in the backlog.
+    assert server.stop(signal.SIGTERM) == 0
     assert server.output.count("started") == 1
     assert server.output.count("Booting worker") == 1
     assert "WORKER TIMEOUT" not in server.output

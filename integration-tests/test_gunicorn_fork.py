@@ -142,14 +142,13 @@ def test_each_worker_has_its_own(gunicorn, wait_until, worker, used):
                 assert answer["ticks"] == [pid]
             if path == "/pool":
                 assert answer["made in"] == pid
-    for pid in workers:
-        assert server.output.count(f"started in {pid}\n") == 1
-        assert server.output.count(f"entered in {pid}\n") == 1
-    assert server.output.count(f"started in {master}\n") == len(used)
     assert "left in" not in server.output
 
     assert server.stop(signal.SIGTERM) == 0
+    assert server.output.count(f"started in {master}\n") == len(used)
     for pid in workers:
+        assert server.output.count(f"started in {pid}\n") == 1
+        assert server.output.count(f"entered in {pid}\n") == 1
         assert server.output.count(f"cleaned up in {pid}\n") == 1
         assert server.output.count(f"left in {pid}\n") == 1
     # The master's hooks run at its own end, not at that of a worker.
@@ -167,11 +166,11 @@ def test_workers_after_a_reload_have_their_own(gunicorn, wait_until):
     workers = server.children()
     for path in PATHS:
         ask(server, workers, path)
+    assert server.stop(signal.SIGTERM) == 0
     for pid in workers:
         assert server.output.count(f"started in {pid}\n") == 1
-    for pid in old:
+    for pid in [*old, *workers]:
         assert server.output.count(f"left in {pid}\n") == 1
-    assert server.stop(signal.SIGTERM) == 0
 
 
 def test_a_replaced_worker_has_its_own(gunicorn, wait_until):

@@ -329,7 +329,7 @@ async def test_term_lets_everything_finish(gunicorn):
 @pytest.mark.parametrize("worker", ["AioWorker", "AioUVLoopWorker"])
 async def test_what_outlasts_the_grace_time_is_cancelled(gunicorn, worker):
     """Before the master kills, views are cancelled, torn down and cleaned up after."""
-    server = gunicorn("--graceful-timeout", "3", app=APP, worker=worker)
+    server = gunicorn("--graceful-timeout", "8", app=APP, worker=worker)
     async with client(server) as session:
         paths = ["/coroutine", "/synchronous", "/stream"]
         running = [asyncio.create_task(fetch(session, path)) for path in paths]
@@ -351,9 +351,29 @@ async def test_what_outlasts_the_grace_time_is_cancelled(gunicorn, worker):
     assert "Worker exiting" in server.output
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_thread_that_outlasts_the_grace_time_is_left_behind(gunicorn, number):
+    """Nothing can end a view that sleeps in its thread: the worker ends without it, cleaned up."""
+    server = gunicorn("--graceful-timeout", "8", app=APP)
+    async with client(server) as session:
+        running = asyncio.create_task(fetch(session, "/sleeping"))
+        await wait_for(server, "waiting in /sleeping")
+        server.send_signal(number)
+        with pytest.raises(aiohttp.ClientError):
+            await running
+        await wait_for(server, "Worker exiting")
+        if number == signal.SIGHUP:
+            assert await fetch(session, "/") == (200, "index", None)
+            server.send_signal(signal.SIGTERM)
+    assert await end(server) == 0
+    assert server.output.count("cleaned up\ncontext left") == (2 if number == signal.SIGHUP else 1)
+    assert "SIGKILL" not in server.output
+    assert "WORKER TIMEOUT" not in server.output
+
+
 async def test_a_silent_websocket_client_takes_no_time_from_the_teardown(gunicorn):
     """A client that does not answer the close frame does not make the master kill."""
-    server = gunicorn("--graceful-timeout", "4", app=APP)
+    server = gunicorn("--graceful-timeout", "8", app=APP)
     async with client(server) as session:
         _, writer = await send_head(
             server,

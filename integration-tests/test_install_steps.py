@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -219,6 +220,13 @@ async def check_websocket(server: Any, path: str) -> None:
             await socket.send(text)
             async with asyncio.timeout(HANG):
                 assert await socket.recv() == text
+
+
+def test_readme_shows_the_steps():
+    """It has a command for each package, in the order of the story, with what the package adds."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ pip install (\S+) +# \w.*\.$", text, re.MULTILINE)
+    assert commands == OURS
 
 
 @pytest.mark.parametrize("step", STEPS)

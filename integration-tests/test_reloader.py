@@ -156,7 +156,7 @@ def test_syntax_error_under_flask_command_is_shown_until_mended(start):
     assert status == 500
     assert "SyntaxError" in page
     assert "def broken(:" in page
-    assert "SyntaxError" in server.output
+    server.wait_for("SyntaxError")
     assert server.process.poll() is None
     change(server.cwd / "app.py", APP.replace('"one"', '"two"') + "\n# mended, twice as late\n")
     os.utime(server.cwd / "app.py", ns=(4_000_000_000_000_000_000, 4_000_000_000_000_000_000))

@@ -48,21 +48,16 @@ if __name__ == "__main__":
     aio.run(port=0)
 """
 
-GUNICORN = (
-    "-m",
-    "gunicorn",
-    "app:app",
-    "-k",
-    "aiohttp.worker.GunicornWebWorker",
-    "-b",
-    "127.0.0.1:0",
-    "--log-file",
-    "-",
-    "--no-control-socket",
-)
+GUNICORN = ("-m", "gunicorn", "-b", "127.0.0.1:0", "--log-file", "-", "--no-control-socket")
+COMMANDS = {
+    "aio.run": (),
+    "aiohttp's worker": (*GUNICORN, "app:app", "-k", "aiohttp.worker.GunicornWebWorker"),
+    "AioWorker": (*GUNICORN, "app:flask_app", "-k", "flask_aio_gunicorn.AioWorker"),
+    "AioUVLoopWorker": (*GUNICORN, "app:flask_app", "-k", "flask_aio_gunicorn.AioUVLoopWorker"),
+}
 
 
-@pytest.mark.parametrize("command", [(), GUNICORN], ids=["aio.run", "gunicorn"])
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("path", ["/coroutine", "/synchronous"])
 async def test_sigterm_closes_with_1001_and_waits_for_the_views(start, command, path):
     """The client is told that the server goes away; the view and its teardown run to their ends."""

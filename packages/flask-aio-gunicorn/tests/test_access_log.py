@@ -83,6 +83,7 @@ ATOMS = {
     "unknown": "%({x-nobody-sent-it}i)s",
     "nothing": "%({x-nobody-sent-it}o)s",
     "missing": "%({x-nobody-set-it}e)s",
+    "other": "%(no-such-atom)s",
 }
 FORMAT = "|".join(f"{name}={atom}" for name, atom in ATOMS.items())
 
@@ -172,6 +173,7 @@ def test_every_atom(server, logged):
         "unknown": "-",
         "nothing": "-",
         "missing": "-",
+        "other": "-",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import sys
 
 import pytest
 
@@ -65,6 +66,30 @@ def test_inherited_socket(gunicorn, tmp_path, family):
             client = server.connect()
         assert get(client)[0] == 200
         assert server.stop() == 0
+
+
+#: Does what systemd does for a unit with a socket: hands it over as descriptor 3.
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *sys.argv[2:]])
+"""
+
+
+def test_socket_from_systemd(gunicorn):
+    """A socket that systemd has opened is served, and outlives the server."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        fd = listening.fileno()
+        address = listening.getsockname()
+        for _ in range(2):
+            server = gunicorn(
+                bind=None, pass_fds=[fd], command=(sys.executable, "-c", ACTIVATE, str(fd))
+            )
+            assert server.port == address[1]
+            assert get(server.connect())[0] == 200
+            assert server.stop() == 0
+        socket.create_connection(address, HANG).close()
 
 
 def test_reuse_port(gunicorn):

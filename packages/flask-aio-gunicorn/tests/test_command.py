@@ -40,6 +40,27 @@ def test_uvloop_is_chosen_where_it_is_installed(gunicorn, command):
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("extension", ["", "    AioHTTP(app)\n"])
+def test_factory_is_called(gunicorn, extension):
+    """A factory is named as a call, with arguments, and need not know of the extension."""
+    factory = f"""
+from flask import Flask
+from flask_aio_core import AioHTTP
+
+def create_app(greeting):
+    app = Flask(__name__)
+{extension}
+    @app.get("/")
+    async def index():
+        return greeting
+
+    return app
+"""
+    server = gunicorn(worker=None, app=factory, name="app:create_app('hello')", command=SCRIPT)
+    assert server.get("/").text == "hello"
+    assert server.stop() == 0
+
+
 def test_asyncio_is_chosen_without_uvloop(gunicorn, tmp_path):
     """Where uvloop is not installed, the command takes the worker for asyncio's own loop."""
     server = gunicorn(

@@ -228,6 +228,63 @@ logconfig_dict = {
     assert not {"one>", "two>"} & set(error.split())
 
 
+LOG_INI = """
+[loggers]
+keys = root, error, access
+[handlers]
+keys = file
+[formatters]
+keys = ours
+[logger_root]
+level = INFO
+handlers = file
+[logger_error]
+qualname = gunicorn.error
+level = INFO
+handlers = file
+propagate = 0
+[logger_access]
+qualname = gunicorn.access
+level = INFO
+handlers = file
+propagate = 0
+[handler_file]
+class = FileHandler
+args = ("ours.log",)
+formatter = ours
+[formatter_ours]
+format = <%(name)s %(levelname)s %(message)s>
+"""
+LOG_JSON = """{
+    "version": 1,
+    "formatters": {"ours": {"format": "<%(name)s %(levelname)s %(message)s>"}},
+    "handlers": {
+        "file": {"class": "logging.FileHandler", "filename": "ours.log", "formatter": "ours"}
+    },
+    "root": {"level": "INFO", "handlers": ["file"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["file"], "propagate": false},
+        "gunicorn.access": {"level": "INFO", "handlers": ["file"], "propagate": false}
+    }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("option", "text"), [("--log-config", LOG_INI), ("--log-config-json", LOG_JSON)]
+)
+def test_logconfig_file(start, wait_until, option, text):
+    """A file may configure logging instead: each message is there once, the libraries' too."""
+    server = start(option, "ours", files={"ours": text})
+    server.get("/log/flask_aio_core/error/one")
+    server.get("/log/aiohttp.client/info/two")
+    server.get("/log/app/error/three")
+    log = server.cwd / "ours.log"
+    wait_until(lambda: log.read_text().count("<gunicorn.access INFO 127.0.0.1 - - [") == 3)
+    for message in ("<flask_aio_core ERROR one>", "<aiohttp.client INFO two>", "<app ERROR three>"):
+        assert log.read_text().count(message) == 1
+    assert "<gunicorn.error INFO Booting worker with pid" in log.read_text()
+
+
 def test_apps_own_logging(start):
     """An app that has configured logging itself gets the libraries' messages its own way."""
     app = APP.replace(

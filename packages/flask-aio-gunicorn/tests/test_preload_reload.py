@@ -30,8 +30,10 @@ def synchronous():
 @pytest.mark.parametrize("extension", ["", "AioHTTP(app)\n"])
 def test_preload(gunicorn, extension):
     """With --preload the app is loaded once, in the master; each worker is a fork that serves."""
-    server = gunicorn("--preload", "-w", "2", app=PRELOADED + extension)
-    server.wait_for("Booting worker with pid", count=2)
+    # Before that a signal would not be heard.
+    config = "def post_worker_init(worker): print('ready', flush=True)"
+    server = gunicorn("--preload", "-w", "2", app=PRELOADED + extension, config=config)
+    server.wait_for("ready", count=2)
     workers = server.workers()
     for path in ("/coroutine", "/synchronous"):
         answer = server.get(path).json
@@ -42,7 +44,7 @@ def test_preload(gunicorn, extension):
     (server.cwd / "app.py").write_text("raise RuntimeError('loaded again')")
     for pid in workers:
         server.send_signal(signal.SIGTERM, pid)
-    server.wait_for("Booting worker with pid", count=4)
+    server.wait_for("ready", count=4)
     for path in ("/coroutine", "/synchronous"):
         answer = server.get(path).json
         assert answer["loader"] == server.pid
@@ -86,6 +88,7 @@ def edit(wait_until):
 
     def edit(server, name, content, status, text):
         file = server.cwd / name
+        seen = server.output.count(" modified")
         file.write_text(content)
         saved = time.monotonic()
 
@@ -94,7 +97,8 @@ def edit(wait_until):
             response = server.get("/")
             if (response.status, text in response.text) == (status, True):
                 return response
-            if time.monotonic() - saved > 5:  # It was saved before the reloader's first look.
+            missed = server.output.count(" modified") == seen
+            if missed and time.monotonic() - saved > 5:  # Saved before the reloader's first look.
                 os.utime(file)
                 saved = time.monotonic()
             time.sleep(0.05)
@@ -124,8 +128,24 @@ def test_reload(gunicorn, edit):
         assert edit(server, "app.py", code("two"), 200, "two").text == "two"
         while stream.recv(65536):
             pass
-    assert server.output.count("app.py modified") == 1
     assert server.stop() == 0
+    assert server.output.count("app.py modified") == 1
+
+
+@pytest.mark.parametrize("engine", ["poll", "auto"])
+def test_extra_file_is_watched(gunicorn, edit, engine):
+    """A change of a file of --reload-extra-file reloads the app too, with either engine."""
+    app = code("old").replace(
+        "app = Flask", 'version = open("settings", encoding="utf-8").read()\napp = Flask'
+    )
+    server = gunicorn(
+        *("--reload", "--reload-engine", engine, "--reload-extra-file", "settings"),
+        app=app.replace('"old"', "version"),
+        files={"settings": "one"},
+        env=NO_CACHE,
+    )
+    assert server.get("/").text == "one"
+    assert edit(server, "settings", "two", 200, "two").text == "two"
 
 
 MISTAKES = {

@@ -31,6 +31,7 @@ VALUES = {
     "websocket_max_message_size": ["--websocket-max-message-size", "1000"],
     "root_path": ["--root-path", "/api"],
     "header_map": ["--header-map", "dangerous"],
+    "worker_connections": ["--worker-connections", "0"],
 }
 
 
@@ -46,7 +47,7 @@ def assert_refused(server, line):
 
 def test_every_refused_setting_is_tested():
     """The settings above are those that are refused."""
-    assert VALUES.keys() == {*_REFUSED, "header_map"}
+    assert VALUES.keys() == {*_REFUSED, "header_map", "worker_connections"}
 
 
 @pytest.fixture(scope="module")

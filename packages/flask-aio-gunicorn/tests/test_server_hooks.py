@@ -216,7 +216,7 @@ def test_interrupted_worker(gunicorn, wait_until, number):
 
 def test_aborted_worker(gunicorn, wait_until):
     """worker_abort is called in a worker whose event loop is blocked for longer than timeout."""
-    server = gunicorn("--timeout", "1", app=APP, config=LIFECYCLE)
+    server = gunicorn("--timeout", "4", app=APP, config=LIFECYCLE)
     wait_until(lambda: "post_worker_init" in _names(server))
     (worker,) = server.workers()
     with server.connect() as client:

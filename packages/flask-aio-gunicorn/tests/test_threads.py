@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -136,3 +137,25 @@ def test_bound_holds_over_all_addresses(gunicorn):
         responses = list(pool.map(server.get, ["/order/x"] * 80))
     assert {response.status for response in responses} == {200}
     assert server.stop() == 0
+
+
+def test_more_connections_than_file_descriptors(gunicorn):
+    """What the system cannot give waits like what is over the bound, and the log says why."""
+    server = gunicorn(
+        *("--worker-connections", "1000", "--keep-alive", "600"),
+        app=APP,
+        command=("sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-m", "gunicorn"),
+    )
+    assert server.get("/order/first").json == ["first"]  # What is imported late is there then.
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(80)]
+        server.wait_for("Cannot accept a connection: [Errno 24] Too many open files")
+        # Those that it has go on.
+        assert get(server, "/order/second", connections[0]).json == ["first", "second"]
+        connections[-1].sendall(b"GET /order/last HTTP/1.1\r\nHost: test\r\n\r\n")
+        for connection in connections[:40]:
+            connection.close()
+        assert server.exchange(b"", connections[-1]).json == ["first", "second", "last"]
+    assert server.get("/order/after").status == 200
+    assert server.stop() == 0
+    assert server.output.count("Booting worker") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import signal
 import ssl
 import subprocess
 
@@ -87,6 +88,21 @@ def test_certificate(start, context):
     assert server.stop() == 0
     assert "Traceback" not in server.output
     assert "[ERROR]" not in server.output
+
+
+@pytest.mark.parametrize("worker", ["AioWorker", "AioUVLoopWorker"])
+def test_handshake_that_never_ends_does_not_hold_up_a_stop(start, context, worker):
+    """A client that has connected and says nothing gets no more than a moment."""
+    if worker == "AioUVLoopWorker":
+        pytest.importorskip("uvloop")
+    server = start("--graceful-timeout", "300", worker=f"flask_aio_gunicorn.{worker}")
+    with server.connect() as silent:
+        get(server, context)  # The backlog is served in order: the silent one is accepted.
+        server.send_signal(signal.SIGTERM)
+        # Less than the 60 seconds after which the event loop gives it up.
+        assert server.process.wait(45) == 0
+        assert silent.recv(1) == b""
+    assert "Traceback" not in server.output
 
 
 def test_client_certificate_is_demanded(start, context, files):

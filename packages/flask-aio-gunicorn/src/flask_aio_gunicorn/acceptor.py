@@ -13,6 +13,8 @@ from flask_aio_core.serving import Connections
 
 #: Connections that are accepted before others get their turn: other workers listen too.
 _BATCH: Final = 16
+#: Seconds that TLS handshakes get to end when the worker stops: a client may never go on with one.
+_HANDSHAKE: Final = 2.0
 #: Seconds until the next try when the system has no more file descriptors or memory.
 _RECOVERY: Final = 1.0
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -63,6 +65,7 @@ class Acceptor:
             while self._open < self._limit and self._accept_one(sock):
                 pass
             sock.close()
+        self._loop.call_later(_HANDSHAKE, self._give_up)
 
     def _listen(self) -> None:
         if self._listening or self._closed:
@@ -120,6 +123,10 @@ class Acceptor:
                 raise
         finally:
             self._connections.expected -= 1
+
+    def _give_up(self) -> None:
+        for task in self._beginning:
+            task.cancel()
 
     def _release(self) -> None:
         self._open -= 1

@@ -116,18 +116,22 @@ class Environ:
             _add_proxied(environ, proxy_info(connection.proxied))
         self._take_underscores(request, environ, trusted=connection.is_trusted)
         if connection.is_trusted:
-            self._set_scheme(environ)
+            self._set_scheme(request, environ)
         if self._script_name and not environ["SCRIPT_NAME"]:
             _mount(environ, self._script_name)
         if not self._sendfile:
             del environ["wsgi.file_wrapper"]
 
-    def _set_scheme(self, environ: dict[str, Any]) -> None:
+    def _set_scheme(self, request: web.BaseRequest, environ: dict[str, Any]) -> None:
+        told = self._scheme_headers.keys() & environ.keys()
+        if not told:
+            return
+        # Not from the environ, where fields of one name are joined: each is compared as a whole.
         schemes = {
-            "https" if one.strip() == secure else "http"
-            for name, secure in self._scheme_headers.items()
-            if name in environ
-            for one in environ[name].split(",")
+            "https" if value.decode("latin-1") == self._scheme_headers[name] else "http"
+            for raw_name, value in request.raw_headers
+            if b"_" not in raw_name
+            and (name := "HTTP_" + raw_name.decode("latin-1").upper().replace("-", "_")) in told
         }
         if len(schemes) > 1:
             raise _refusal(

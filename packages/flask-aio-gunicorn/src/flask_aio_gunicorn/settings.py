@@ -49,6 +49,11 @@ def check_settings(cfg: Config) -> None:
             raise RuntimeError(
                 f"flask-aio-gunicorn cannot honour {name} = {setting.get()!r}: {reason}."
             )
+    if not cfg.worker_connections:
+        raise RuntimeError(
+            "flask-aio-gunicorn cannot honour worker_connections = 0: every client would wait for"
+            " ever. It is the number of connections that each worker holds."
+        )
     if getattr(cfg, "header_map", None) == "dangerous":
         raise RuntimeError(
             "flask-aio-gunicorn cannot honour header_map = 'dangerous': headers with underscores"

@@ -187,6 +187,8 @@ class AioWorker(Worker):
         """Start the server, unless the worker is to stop before the start hooks are done."""
         assert self._stop_requested is not None
         starting = asyncio.create_task(server.start())
+        # A hook that exits ends the loop before anybody has looked at the task.
+        starting.add_done_callback(_take_exception)
         stopping = asyncio.create_task(self._stop_requested.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -282,6 +284,11 @@ class AioUVLoopWorker(AioWorker):
     """Serves the Flask app on uvloop's event loop."""
 
     _uses_uvloop = True
+
+
+def _take_exception(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def _close_connection(_: web.BaseRequest, response: web.StreamResponse) -> None:
