@@ -18,6 +18,7 @@ from .bridge import run_on_loop
 from .connection import ConnectionWatch
 from .environ import build_environ
 from .exchange import Exchange
+from .plugins import SIDE_KEY
 from .runtime import Runtime
 from .state import get_state
 from .threads import WorkerCall
@@ -71,18 +72,21 @@ class FlaskHandler:
     async def _run_on_loop(
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
     ) -> web.StreamResponse:
-        task = asyncio.current_task(self.runtime.loop)
+        runtime = self.runtime
+        task = asyncio.current_task(runtime.loop)
         assert task is not None
+        environ[SIDE_KEY] = "loop"
         exchange = Exchange(
-            self.runtime,
+            runtime,
             request,
             environ,
             caller=_TaskCaller(task),
             cancel_on_disconnect=cancel_on_disconnect,
         )
         watch = ConnectionWatch(request, exchange.on_connection_end)
+        runtime.requests_on_loop += 1
         try:
-            await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
+            await run_on_loop(runtime, partial(exchange.run, self._app), copy_context())
         except asyncio.CancelledError as error:
             if exchange.was_stopped:
                 task.uncancel()
@@ -93,6 +97,7 @@ class FlaskHandler:
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
         finally:
+            runtime.requests_on_loop -= 1
             watch.stop()
         return _response_of(exchange)
 
@@ -100,6 +105,7 @@ class FlaskHandler:
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
     ) -> web.StreamResponse:
         runtime = self.runtime
+        environ[SIDE_KEY] = "thread"
         call: WorkerCall[None] = WorkerCall(
             runtime, lambda: exchange.run(self._app), copy_context()
         )
@@ -115,6 +121,7 @@ class FlaskHandler:
         except ServiceUnavailable as error:
             return _plain_response(error)
         watch = ConnectionWatch(request, exchange.on_connection_end)
+        runtime.requests_in_threads += 1
         try:
             await call.wait()
             if exchange.whole_body is not None:
@@ -131,6 +138,7 @@ class FlaskHandler:
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
         finally:
+            runtime.requests_in_threads -= 1
             watch.stop()
         return _response_of(exchange)
 

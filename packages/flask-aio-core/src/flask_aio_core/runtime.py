@@ -54,7 +54,13 @@ class Runtime:
         )
         #: Whether the server has begun to stop: connections close after their current response.
         self.stopping = False
-        #: Responses of type text/event-stream that are being sent.
+        #: Requests that the app is answering, on the event loop and in worker threads; written by
+        #: the loop's thread only.
+        self.requests_on_loop = 0
+        self.requests_in_threads = 0
+        #: Responses that are being sent in parts.
+        self.streams: set[Exchange] = set()
+        #: Those of type text/event-stream.
         self.event_streams: set[Exchange] = set()
         self._lifecycle = lifecycle.begin(app)
         self._local = threading.local()

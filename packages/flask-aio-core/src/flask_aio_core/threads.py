@@ -199,6 +199,21 @@ class WorkerThreads:
             self._threads.append(thread)
         self._queue.put(call)
 
+    @property
+    def limit(self) -> int:
+        """The number of threads that there can be."""
+        return self._limit
+
+    @property
+    def busy(self) -> int:
+        """How many calls hold a thread."""
+        return min(self._unfinished, self._limit)
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait for a thread."""
+        return max(0, self._unfinished - self._limit)
+
     def close(self) -> None:
         """End the idle threads, and each busy one after its current call."""
         for _ in self._threads:
