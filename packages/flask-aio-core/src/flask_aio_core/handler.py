@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from flask import Flask
@@ -22,6 +22,9 @@ from .plugins import SIDE_KEY
 from .runtime import Runtime
 from .state import get_state
 from .threads import WorkerCall
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -41,6 +44,8 @@ class FlaskHandler:
         state = get_state(app)
         self._plans = state.plans
         self._hooks = state.hooks
+        #: What is called with each environ: the app, or middleware around it.
+        self.wsgi_app: WSGIApplication = app
 
     async def handle(self, request: web.BaseRequest, *, prefix: str = "") -> web.StreamResponse:
         """Answer one request.
@@ -86,7 +91,7 @@ class FlaskHandler:
         watch = ConnectionWatch(request, exchange.on_connection_end)
         runtime.requests_on_loop += 1
         try:
-            await run_on_loop(runtime, partial(exchange.run, self._app), copy_context())
+            await run_on_loop(runtime, partial(exchange.run, self.wsgi_app), copy_context())
         except asyncio.CancelledError as error:
             if exchange.was_stopped:
                 task.uncancel()
@@ -107,7 +112,7 @@ class FlaskHandler:
         runtime = self.runtime
         environ[SIDE_KEY] = "thread"
         call: WorkerCall[None] = WorkerCall(
-            runtime, lambda: exchange.run(self._app), copy_context()
+            runtime, lambda: exchange.run(self.wsgi_app), copy_context()
         )
         exchange = Exchange(
             runtime,

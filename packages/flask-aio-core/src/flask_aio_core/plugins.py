@@ -23,6 +23,9 @@ RESPONSE_KEY: Final = "aiohttp.response"
 #: The environ key of the side that a request runs on: ``loop`` or ``thread``.
 SIDE_KEY: Final = "flask_aio.side"
 
+#: The environ key of the request's id, if ``AIO_REQUEST_ID`` wants it to have one.
+REQUEST_ID_KEY: Final = "flask_aio.request_id"
+
 
 class ServerHooks:
     """Where a plugin takes part in the serving of one app."""

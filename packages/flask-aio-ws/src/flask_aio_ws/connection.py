@@ -11,7 +11,7 @@ from weakref import WeakSet
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from flask import Flask
 
-from flask_aio_core.plugins import RESPONSE_KEY
+from flask_aio_core.plugins import REQUEST_ID_KEY, RESPONSE_KEY
 
 from .config import Options
 
@@ -73,6 +73,9 @@ class WebSocket(web.WebSocketResponse):
     async def prepare(self, request: web.BaseRequest) -> Any:
         if self.prepared:  # aiohttp's server does this again with every response.
             return await super().prepare(request)
+        request_id = self._environ.get(REQUEST_ID_KEY)
+        if request_id is not None:
+            self.headers.setdefault(self.app.config["AIO_REQUEST_ID_HEADER"], request_id)
         writer = await super().prepare(request)
         self._environ[RESPONSE_KEY] = self
         self._environ = {}  # It refers to us: together we would wait for the garbage collector.
