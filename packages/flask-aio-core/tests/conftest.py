@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,16 @@ from flask_aio_core import AioHTTP
 Client = TestClient[Any, Any]
 Serve = Callable[[Flask], Awaitable[Client]]
 Connect = Callable[[Client], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_access_log():
+    """Switch the access log off again, which aio.run switches on for the whole process."""
+    log = logging.getLogger("aiohttp.access")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
+import time
 
 import pytest
 
+import flask_aio_core.runtime as runtime_module
 from flask_aio_core import in_thread
+from flask_aio_core.loop_lag import LoopLag
+from flask_aio_core.state import get_state
 
 pytestmark = pytest.mark.usefixtures("aio")
 
@@ -142,3 +147,69 @@ async def test_watchdog_runs_in_debug_mode_unless_configured(app, serve, debug, 
     assert len(watchdog_threads()) == running
     await client.close()
     assert watchdog_threads() == []
+
+
+async def blockades(app, serve, eventually, count):
+    """Have the same view block the loop several times, each time for as long as that is counted."""
+    lags: list[LoopLag] = []
+
+    @app.get("/")
+    async def blocks():
+        due = lags[0].due
+        # The timer goes off no sooner than this returns, and is then late by more than the limit.
+        while time.monotonic() < due + 0.3:
+            time.sleep(0.005)  # noqa: ASYNC251 -- that is the point
+        return "ok"
+
+    client = await serve(app)
+    runtime = get_state(app).serving_runtime()
+    assert runtime is not None
+    lag = runtime.lag
+    lags.append(lag)
+    for number in range(count):
+        assert (await client.get("/")).status == 200
+        await eventually(lambda number=number: lag.blocked > number)
+
+
+async def test_in_production_a_function_is_named_once_a_minute(
+    app, aio, serve, reports, eventually
+):
+    """Outside of debug mode each blockade is counted, and one report names the function."""
+    app.config.update(AIO_WATCHDOG=True, AIO_SLOW_CALLBACK=0.05)
+    await blockades(app, serve, eventually, 3)
+    assert aio.gauges().loop_blocked >= 3
+    assert sum("blocks" in message.partition("\n")[0] for message in reports.messages) == 1
+
+
+async def test_the_next_report_says_how_often_it_was_silent(
+    app, aio, serve, reports, eventually, monkeypatch
+):
+    """When the function is named again, what was not reported meanwhile has been counted."""
+    monkeypatch.setattr(runtime_module, "_PRODUCTION_QUIET", 2.0)
+    app.config.update(AIO_WATCHDOG=True, AIO_SLOW_CALLBACK=0.05)
+    await blockades(app, serve, eventually, 6)
+    first, second, *_ = [one.partition("\n")[0] for one in reports.messages if "blocks" in one]
+    assert "unreported" not in first
+    assert re.search(r"\(unreported since the last time: \d\)", second)
+
+
+async def test_in_debug_mode_each_blockade_is_reported(app, aio, serve, reports, eventually):
+    """Who is developing sees each."""
+    app.debug = True
+    app.config["AIO_SLOW_CALLBACK"] = 0.05
+    await blockades(app, serve, eventually, 3)
+    assert sum("blocks" in message.partition("\n")[0] for message in reports.messages) == 3
+
+
+async def test_a_view_may_block_in_a_thread_in_production(app, aio, serve, reports, eventually):
+    """A synchronous view blocks nothing: nothing is counted, nothing reported."""
+    app.config.update(AIO_WATCHDOG=True, AIO_SLOW_CALLBACK=0.05)
+
+    @app.get("/")
+    def blocks_its_thread():
+        time.sleep(0.7)  # Longer than an interval and the limit.
+        return "ok"
+
+    client = await serve(app)
+    assert (await client.get("/")).status == 200
+    assert not any("blocks_its_thread" in message for message in reports.messages)

@@ -130,14 +130,14 @@ async def test_the_socket_of_an_undecorated_view_is_forgotten_when_it_ends(
     ended: list[object] = []
     app.teardown_request(ended.append)
     gc.collect()
-    before = len(open_sockets)
+    before = len(open_sockets(app))
     client = await serve(app)
     connection = await dial(client, "/echo")
-    assert len(open_sockets) == before + 1
+    assert len(open_sockets(app)) == before + 1
     await connection.close()
     await eventually(lambda: ended)
 
-    await eventually(lambda: gc.collect() >= 0 and len(open_sockets) <= before)
+    await eventually(lambda: gc.collect() >= 0 and len(open_sockets(app)) <= before)
 
 
 async def test_a_coroutine_view_sees_the_same_socket_in_every_place(app, aio, serve, dial):

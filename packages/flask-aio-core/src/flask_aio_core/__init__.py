@@ -10,6 +10,8 @@ from .exceptions import NotServing as NotServing
 from .exceptions import NoWebSocket as NoWebSocket
 from .exceptions import PatchedByGevent as PatchedByGevent
 from .extension import AioHTTP as AioHTTP
+from .gauges import Gauges as Gauges
+from .request_id import RequestIDFilter as RequestIDFilter
 from .waiting import await_ as await_
 from .waiting import in_thread as in_thread
 
@@ -17,10 +19,12 @@ __all__ = [
     "AioError",
     "AioHTTP",
     "CannotSuspend",
+    "Gauges",
     "NoWebSocket",
     "NotInitialized",
     "NotServing",
     "PatchedByGevent",
+    "RequestIDFilter",
     "async_",
     "await_",
     "in_thread",

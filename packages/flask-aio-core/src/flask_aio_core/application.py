@@ -34,6 +34,12 @@ def build_application(app: Flask) -> web.Application:
             check()
         handler.runtime = runtime = Runtime(app, state.lifecycle)
         add_serving(runtime)
+        ids = runtime.request_ids
+        if ids is not None:
+            # Without it, a request takes no step that it would not take if there were no ids.
+            handler.handle = ids.around(handler.handle)  # type: ignore[method-assign, assignment]
+            handler.wsgi_app = ids.wrap(app)
+            state.hooks.on_request.insert(0, ids.add_to_environ)
         try:
             await runtime.start()
             yield
@@ -41,6 +47,8 @@ def build_application(app: Flask) -> web.Application:
             try:
                 await runtime.stop()
             finally:
+                if ids is not None:
+                    state.hooks.on_request.remove(ids.add_to_environ)
                 remove_serving(runtime)
                 if getattr(app, "aiohttp_app", None) is application:
                     app.aiohttp_app = build_application(app)  # type: ignore[attr-defined]

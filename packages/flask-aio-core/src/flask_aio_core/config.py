@@ -6,6 +6,9 @@ from typing import Any, Final
 
 from flask import Flask
 
+from .access_log import DEFAULT_FORMAT, check_access_log_format
+from .request_id import check_request_ids
+
 DEFAULTS: Final[dict[str, Any]] = {
     # Worker threads for synchronous views and in_thread; started when they are needed.
     "AIO_WORKER_THREADS": 32,
@@ -38,6 +41,14 @@ DEFAULTS: Final[dict[str, Any]] = {
     "AIO_SLOW_CALLBACK": 0.1,
     # Whether the watchdog runs; None means: in debug mode.
     "AIO_WATCHDOG": None,
+    # The line that aio.run logs for each request, in the format of the logging module.
+    "AIO_ACCESS_LOG_FORMAT": DEFAULT_FORMAT,
+    # Whether requests have an id: None, "accept" (the client's, if it is valid) or "make".
+    "AIO_REQUEST_ID": None,
+    # The header of the id, in requests and responses.
+    "AIO_REQUEST_ID_HEADER": "X-Request-ID",
+    # Hosts to which aio.client sends the id on; "*" stands for all.
+    "AIO_REQUEST_ID_HOSTS": (),
 }
 
 #: Numbers that may be None.
@@ -60,7 +71,7 @@ def check(app: Flask) -> None:
     :raises ValueError: a key has such a value.
     """
     for key, default in DEFAULTS.items():
-        if not isinstance(default, bool) and default is not None:
+        if isinstance(default, (int, float)) and not isinstance(default, bool):
             check_number(
                 app,
                 key,
@@ -68,6 +79,8 @@ def check(app: Flask) -> None:
                 least=_LEAST.get(key, 0),
                 optional=key in _OPTIONAL,
             )
+    check_access_log_format(app)
+    check_request_ids(app)
 
 
 def check_number(

@@ -105,6 +105,8 @@ class Exchange:
             self._closing = True
             self._caller.forget_cancel()
             self._runtime.event_streams.discard(self)
+            if self._streaming:
+                self._runtime.streams.discard(self)
             close_response(iterable, self._environ)
 
     def start_response(
@@ -169,6 +171,7 @@ class Exchange:
         file = sendable_file(iterable)
         if file is not None and self._body_is_allowed():
             self._streaming = True
+            self._runtime.streams.add(self)
             suspend(self.transmission.send_file(self._started_head(), file))
             self._end()
             return
@@ -194,6 +197,7 @@ class Exchange:
 
     def _begin_stream(self) -> None:
         self._streaming = True
+        self._runtime.streams.add(self)
         self._note_event_stream()
         if self.transmission.disconnected and not self._cancel_on_disconnect:
             # It went away while the view was running; nobody will tell us again.

@@ -17,8 +17,10 @@ from .elsewhere import Elsewhere
 from .event_loop import running_loop
 from .exceptions import AioError, NotInitialized, NoWebSocket
 from .flask_hooks import install_hooks
+from .gauges import Gauges, read_gauges
 from .gevent import refuse_gevent
 from .plugins import Plugin, installed_plugins
+from .request_id import current_request_id
 from .runtime import Runtime
 from .server import run_server
 from .state import KEY, AioState, current_runtime, get_state
@@ -166,6 +168,24 @@ class AioHTTP:
             close_orphan(coroutine)
             raise
         return _on_loop(runtime, lambda runtime: runtime.spawn(coroutine))
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request that the current code works for, wherever that code runs.
+
+        ``None`` outside of a request, and unless ``AIO_REQUEST_ID`` is set.
+        """
+        return current_request_id()
+
+    def gauges(self, app: Flask | None = None) -> Gauges:
+        """Return what the server of the app is doing in this process now; from any thread.
+
+        All is 0 while the app is not served. The first call begins to measure the loop's lag.
+
+        :param app: the app; not needed if the extension has been added to just one.
+        :raises NotInitialized: it cannot be told which app is meant.
+        """
+        return read_gauges(self._only_app() if app is None else app)
 
     @property
     def ws(self) -> Any:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from flask import Flask
@@ -18,9 +18,13 @@ from .bridge import run_on_loop
 from .connection import ConnectionWatch
 from .environ import build_environ
 from .exchange import Exchange
+from .plugins import SIDE_KEY
 from .runtime import Runtime
 from .state import get_state
 from .threads import WorkerCall
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -40,6 +44,8 @@ class FlaskHandler:
         state = get_state(app)
         self._plans = state.plans
         self._hooks = state.hooks
+        #: What is called with each environ: the app, or middleware around it.
+        self.wsgi_app: WSGIApplication = app
 
     async def handle(
         self, request: web.BaseRequest, *, prefix: str = "", body_decompressed: bool = False
@@ -72,18 +78,21 @@ class FlaskHandler:
     async def _run_on_loop(
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
     ) -> web.StreamResponse:
-        task = asyncio.current_task(self.runtime.loop)
+        runtime = self.runtime
+        task = asyncio.current_task(runtime.loop)
         assert task is not None
+        environ[SIDE_KEY] = "loop"
         exchange = Exchange(
-            self.runtime,
+            runtime,
             request,
             environ,
             caller=_TaskCaller(task),
             cancel_on_disconnect=cancel_on_disconnect,
         )
         watch = ConnectionWatch(request, exchange.on_connection_end)
+        runtime.requests_on_loop += 1
         try:
-            await run_on_loop(self.runtime, partial(exchange.run, self._app), copy_context())
+            await run_on_loop(runtime, partial(exchange.run, self.wsgi_app), copy_context())
         except asyncio.CancelledError as error:
             if exchange.was_stopped:
                 task.uncancel()
@@ -94,6 +103,7 @@ class FlaskHandler:
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
         finally:
+            runtime.requests_on_loop -= 1
             watch.stop()
         return _response_of(exchange)
 
@@ -101,8 +111,9 @@ class FlaskHandler:
         self, request: web.BaseRequest, environ: dict[str, Any], cancel_on_disconnect: bool
     ) -> web.StreamResponse:
         runtime = self.runtime
+        environ[SIDE_KEY] = "thread"
         call: WorkerCall[None] = WorkerCall(
-            runtime, lambda: exchange.run(self._app), copy_context()
+            runtime, lambda: exchange.run(self.wsgi_app), copy_context()
         )
         exchange = Exchange(
             runtime,
@@ -116,6 +127,7 @@ class FlaskHandler:
         except ServiceUnavailable as error:
             return _plain_response(error)
         watch = ConnectionWatch(request, exchange.on_connection_end)
+        runtime.requests_in_threads += 1
         try:
             await call.wait()
             if exchange.whole_body is not None:
@@ -132,6 +144,7 @@ class FlaskHandler:
         except (Exception, SystemExit) as error:
             return _failed(request, exchange, error)
         finally:
+            runtime.requests_in_threads -= 1
             watch.stop()
         return _response_of(exchange)
 

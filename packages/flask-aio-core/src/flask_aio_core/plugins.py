@@ -20,6 +20,12 @@ GROUP: Final = "flask_aio_core.plugins"
 #: over the connection; what the WSGI call returns is then closed unread.
 RESPONSE_KEY: Final = "aiohttp.response"
 
+#: The environ key of the side that a request runs on: ``loop`` or ``thread``.
+SIDE_KEY: Final = "flask_aio.side"
+
+#: The environ key of the request's id, if ``AIO_REQUEST_ID`` wants it to have one.
+REQUEST_ID_KEY: Final = "flask_aio.request_id"
+
 
 class ServerHooks:
     """Where a plugin takes part in the serving of one app."""
@@ -31,6 +37,8 @@ class ServerHooks:
         self.on_request: list[Callable[[web.BaseRequest, dict[str, Any]], None]] = []
         #: Awaited on the event loop when its server begins to stop, before requests are waited for.
         self.on_shutdown: list[Callable[[], Awaitable[None]]] = []
+        #: Called, in any thread, for the number of WebSockets of the app that are open.
+        self.on_count_sockets: list[Callable[[], int]] = []
 
 
 def is_stopping() -> bool:

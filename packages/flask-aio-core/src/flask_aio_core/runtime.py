@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
 from flask import Flask
@@ -24,7 +24,9 @@ from .config import check as check_config
 from .event_loop import running_loop
 from .exceptions import CannotSuspend, NotServing
 from .lifecycle import Lifecycle
+from .loop_lag import LoopLag
 from .mailbox import Mailbox
+from .request_id import RequestIDs
 from .threads import WorkerThreads
 from .watchdog import Watchdog
 
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 T = TypeVar("T")
+
+#: Seconds between two looks at the loop outside of debug mode, at least. A short blockade is seen
+#: by chance: the more likely, the longer it takes and the more often it happens.
+_PRODUCTION_INTERVAL: Final = 0.5
+#: Seconds in which the watchdog does not name the same function again outside of debug mode.
+_PRODUCTION_QUIET: Final = 60.0
 
 
 class Runtime:
@@ -55,7 +63,13 @@ class Runtime:
         )
         #: Whether the server has begun to stop: connections close after their current response.
         self.stopping = False
-        #: Responses of type text/event-stream that are being sent.
+        #: Requests that the app is answering, on the event loop and in worker threads; written by
+        #: the loop's thread only.
+        self.requests_on_loop = 0
+        self.requests_in_threads = 0
+        #: Responses that are being sent in parts.
+        self.streams: set[Exchange] = set()
+        #: Those of type text/event-stream.
         self.event_streams: set[Exchange] = set()
         self._lifecycle = lifecycle.begin(app)
         self._local = threading.local()
@@ -64,20 +78,30 @@ class Runtime:
         self._waits: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
         self._stopped = False
+        self.request_ids = RequestIDs.configured(app)
         watch = config["AIO_WATCHDOG"]
-        limit = config["AIO_SLOW_CALLBACK"]
-        enabled = app.debug if watch is None else watch
-        self._watchdog = Watchdog(self.loop, limit) if enabled and limit else None
+        limit = config["AIO_SLOW_CALLBACK"] or 0.0
+        enabled = limit and (app.debug if watch is None else watch)
+        interval = limit / 2 if enabled and app.debug else max(limit / 2, _PRODUCTION_INTERVAL)
+        self.lag = LoopLag(self.loop, interval, limit)
+        quiet = 0.0 if app.debug else _PRODUCTION_QUIET
+        self._watchdog = Watchdog(self.lag, limit, quiet) if enabled else None
 
     async def start(self) -> None:
         """Run the start hooks of the app."""
         if self._watchdog is not None:
+            self.lag.start()
             self._watchdog.start()
         try:
             await self.in_app_context(self._lifecycle.start)
         except BaseException:
             await self.stop()
             raise
+
+    @property
+    def background_tasks(self) -> int:
+        """How many background tasks have not ended."""
+        return len(self._background)
 
     def hurry(self) -> None:
         """Do not wait for background tasks when stopping, also when that has begun already."""
@@ -95,6 +119,7 @@ class Runtime:
             await _cancel_all(self._waits)
             self.threads.close()
             self.greenlets.close()
+            self.lag.stop()
             if self._watchdog is not None:
                 self._watchdog.stop()
 
@@ -124,7 +149,11 @@ class Runtime:
             if self._stopped:
                 raise NotServing("The server has stopped, and aio.client was closed with it.")
             # A cookie that one user's request brings must not go out with another user's.
-            client = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            ids = self.request_ids
+            client = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(),
+                middlewares=() if ids is None else ids.client_middlewares,
+            )
             self._client = client
         return client
 

@@ -20,6 +20,7 @@ from flask import Flask, cli
 from flask.helpers import get_debug_flag, get_load_dotenv
 from werkzeug.serving import is_running_from_reloader
 
+from .access_log import AccessLogger, keep_environ
 from .application import unused_application
 from .debugger import debugging
 from .event_loop import loop_factory
@@ -27,6 +28,7 @@ from .http_server import HTTPServer
 from .interpreter import tuned_interpreter
 from .listener import inherited_socket, listening_socket, share_with_reloader, site_url
 from .reloader import run_reloading
+from .state import get_state
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -199,10 +201,17 @@ class _ServerThread:
 async def _serve(
     app: Flask, options: ServerOptions, stopping: asyncio.Event, *, handle_signals: bool
 ) -> None:
+    log = _access_log() if options.access_log else None
+    logs = log is not None and log.isEnabledFor(logging.INFO)
+    on_request = get_state(app).hooks.on_request
+    if logs:
+        on_request.append(keep_environ)
     server = HTTPServer(
         unused_application(app),
         keepalive=app.config["AIO_KEEPALIVE"],
-        access_log=_access_log() if options.access_log else None,
+        access_log=log if logs else None,
+        access_log_class=AccessLogger,
+        access_log_format=app.config["AIO_ACCESS_LOG_FORMAT"],
     )
     try:
         if handle_signals:
@@ -216,6 +225,8 @@ async def _serve(
             await stopping.wait()
     finally:
         await server.stop(options.grace)
+        if logs:
+            on_request.remove(keep_environ)
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

@@ -229,6 +229,16 @@ class WorkerThreads:
                 call = self._pending.popleft()
             self._begin(call)
 
+    @property
+    def limit(self) -> int:
+        """The number of threads that there can be."""
+        return self._limit
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait for a thread."""
+        return len(self._pending)
+
     def close(self) -> None:
         """End the idle threads, and each busy one after its current call."""
         if self._contention is not None:

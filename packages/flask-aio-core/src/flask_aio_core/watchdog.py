@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import sysconfig
@@ -10,8 +9,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .loop_lag import LoopLag
 
 logger = logging.getLogger("flask_aio_core.watchdog")
 
@@ -38,18 +41,20 @@ _LIBRARIES: Final = (
 
 
 class Watchdog:
-    """A thread that pings the event loop and reports where the loop is when no answer comes.
+    """A thread that sees the timer of :class:`.LoopLag` overdue, and reports where the loop is.
 
-    It costs the loop one callback per check; nothing is added to a request.
+    It wakes up once per interval of the timer; nothing is added to a request.
 
-    :param limit: seconds without an answer after which the loop counts as blocked.
+    :param limit: seconds that the timer may be overdue before the loop counts as blocked.
+    :param quiet: seconds in which the same function is not reported again.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
-        self._loop = loop
+    def __init__(self, lag: LoopLag, limit: float, quiet: float = 0.0) -> None:
+        self._lag = lag
         self._limit = limit
+        self._quiet = quiet
+        self._places: dict[str, _Place] = {}
         self._loop_thread = threading.get_ident()
-        self._answered = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="flask-aio-watchdog", daemon=True)
 
@@ -60,40 +65,58 @@ class Watchdog:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._answered.set()
         if self._thread.is_alive():
             self._thread.join(timeout=1)
 
     def _watch(self) -> None:
-        while not self._stopping.wait(self._limit / 2):
-            self._answered.clear()
-            asked = time.monotonic()
-            try:
-                self._loop.call_soon_threadsafe(self._answered.set)
-            except RuntimeError:
-                return  # The loop was closed.
-            if not self._answered.wait(self._limit):
-                frame = sys._current_frames().get(self._loop_thread)
-                if frame is not None:
-                    self._report(frame, time.monotonic() - asked)
-                del frame
-                self._answered.wait()
+        reported = 0.0
+        pause = self._limit
+        while not self._stopping.wait(pause):
+            due = self._lag.due
+            overdue = time.monotonic() - due
+            pause = self._limit - overdue
+            if pause > 0:
+                continue
+            pause = self._limit
+            if due == reported:
+                continue  # Still the same blockade.
+            frame = sys._current_frames().get(self._loop_thread)
+            if frame is not None and self._lag.due == due:
+                self._report(frame, overdue)
+            del frame
+            reported = due
 
     def _report(self, frame: FrameType, seconds: float) -> None:
-        stack = traceback.extract_stack(frame)
         found = _users_frame(frame)
-        where = "code outside of any view or hook"
+        where = name = "code outside of any view or hook"
         if found is not None:
             code = found.f_code
             where = f"{code.co_qualname!r} ({code.co_filename}:{found.f_lineno})"
+            name = f"{code.co_filename}:{code.co_qualname}"
+        place = self._places.setdefault(name, _Place())
+        now = time.monotonic()
+        if now < place.quiet_until:
+            place.unreported += 1
+            return
+        again = f" (unreported since the last time: {place.unreported})" if place.unreported else ""
+        place.quiet_until, place.unreported = now + self._quiet, 0
         logger.warning(
-            "The event loop has been blocked for %.2f seconds by %s. Nobody else is served"
+            "The event loop has been blocked for %.2f seconds by %s%s. Nobody else is served"
             " meanwhile. Wrap the blocking function in flask_aio_core.in_thread, or use an"
             " asynchronous library. It is at:\n%s",
             seconds,
             where,
-            "".join(traceback.format_list(stack[-6:])),
+            again,
+            "".join(traceback.format_list(traceback.extract_stack(frame)[-6:])),
         )
+
+
+@dataclass
+class _Place:
+    """A function that has blocked the loop: when it may be reported again, how often it was not."""
+
+    quiet_until: float = 0.0
+    unreported: int = 0
 
 
 def _users_frame(frame: FrameType) -> FrameType | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 from proxyprotocol.result import ProxyResult
@@ -12,7 +12,11 @@ from flask_aio_core.serving import WSGIResponse, build_environ
 from .connection import WorkerConnection
 
 #: Where a request keeps its environ until the hooks and the access log have seen it.
-_ENVIRON = "flask_aio_gunicorn.environ"
+_ENVIRON: Final[Any] = (
+    web.RequestKey("flask_aio_gunicorn.environ", dict)  # aiohttp 3.14 warns of other keys.
+    if hasattr(web, "RequestKey")
+    else "flask_aio_gunicorn.environ"
+)
 
 
 class Request:

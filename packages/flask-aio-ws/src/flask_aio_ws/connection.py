@@ -11,7 +11,7 @@ from weakref import WeakSet
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from flask import Flask
 
-from flask_aio_core.plugins import RESPONSE_KEY
+from flask_aio_core.plugins import REQUEST_ID_KEY, RESPONSE_KEY
 
 from .config import Options
 
@@ -21,8 +21,8 @@ logger = logging.getLogger("flask_aio_ws")
 #: view finds the object with blocking methods there.
 WEBSOCKET_KEY: Final = "wsgi.websocket"
 
-#: The WebSockets of this process that are open.
-open_sockets: WeakSet[WebSocket] = WeakSet()
+#: Where ``app.extensions`` has the open WebSockets of an app.
+EXTENSION: Final = "flask_aio_ws"
 
 #: The reason that goes with 1001.
 STOPPING: Final = b"The server is stopping."
@@ -43,7 +43,7 @@ class WebSocket(web.WebSocketResponse):
     """
 
     # Beside the attributes of aiohttp's class they would double the size of the dictionary.
-    __slots__ = ("_app", "_environ", "_max_message_size", "_request", "close_timeout", "loop")
+    __slots__ = ("_environ", "_max_message_size", "_request", "app", "close_timeout", "loop")
 
     def __init__(self, app: Flask, environ: dict[str, Any], options: Options) -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class WebSocket(web.WebSocketResponse):
             # aiohttp's limit is the first length that is too long; 0 is none.
             max_msg_size=options.max_message_size and options.max_message_size + 1,
         )
-        self._app = app
+        self.app = app
         self._max_message_size = options.max_message_size
         self._environ = environ
         self._request: web.Request = environ["aiohttp.request"]
@@ -73,10 +73,13 @@ class WebSocket(web.WebSocketResponse):
     async def prepare(self, request: web.BaseRequest) -> Any:
         if self.prepared:  # aiohttp's server does this again with every response.
             return await super().prepare(request)
+        request_id = self._environ.get(REQUEST_ID_KEY)
+        if request_id is not None:
+            self.headers.setdefault(self.app.config["AIO_REQUEST_ID_HEADER"], request_id)
         writer = await super().prepare(request)
         self._environ[RESPONSE_KEY] = self
         self._environ = {}  # It refers to us: together we would wait for the garbage collector.
-        open_sockets.add(self)
+        open_sockets(self.app).add(self)
         return writer
 
     async def end(self, code: int, reason: bytes = b"") -> None:
@@ -133,13 +136,19 @@ def has_handshake(request: web.BaseRequest) -> bool:
     return headers.get("Upgrade", "").strip().lower() == "websocket" and "upgrade" in connection
 
 
+def open_sockets(app: Flask) -> WeakSet[WebSocket]:
+    """Return the WebSockets of an app that are open in this process."""
+    sockets: WeakSet[WebSocket] = app.extensions[EXTENSION]
+    return sockets
+
+
 async def close_open_sockets(app: Flask) -> None:
     """Tell all clients of an app on the current event loop that the server goes away (1001)."""
     loop = asyncio.get_running_loop()
     closing = [
         loop.create_task(_close(socket))
-        for socket in list(open_sockets)
-        if socket.loop is loop and socket._app is app
+        for socket in list(open_sockets(app))
+        if socket.loop is loop
     ]
     if closing:
         await asyncio.wait(closing, timeout=_MOMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from typing import Any
+from weakref import WeakSet
 
 from aiohttp import web
 from flask import Flask
@@ -13,12 +14,19 @@ from werkzeug.routing import MapAdapter, WebsocketMismatch
 from flask_aio_core.plugins import ServerHooks
 
 from .config import Options, check, set_defaults
-from .connection import WEBSOCKET_KEY, WebSocket, close_open_sockets, has_handshake
+from .connection import (
+    EXTENSION,
+    WEBSOCKET_KEY,
+    WebSocket,
+    close_open_sockets,
+    has_handshake,
+)
 
 
 def install(app: Flask, hooks: ServerHooks) -> None:
     """Put a WebSocket into the environ of each handshake request, and let any rule serve it."""
     set_defaults(app)
+    sockets = app.extensions[EXTENSION] = WeakSet[WebSocket]()
 
     def inject(request: web.BaseRequest, environ: dict[str, Any]) -> None:
         if "HTTP_UPGRADE" in environ and has_handshake(request):
@@ -27,6 +35,7 @@ def install(app: Flask, hooks: ServerHooks) -> None:
     hooks.on_check.append(partial(check, app))
     hooks.on_request.append(inject)
     hooks.on_shutdown.append(partial(close_open_sockets, app))
+    hooks.on_count_sockets.append(lambda: len(sockets))
     _match_either_kind(app)
 
 

@@ -161,7 +161,7 @@ async def _end(socket: WebSocket, error: BaseException | None) -> Response:
         code, reason = _close_code(error)
         await socket.end(code, reason.encode()[:123])
     finally:
-        open_sockets.discard(socket)
+        open_sockets(socket.app).discard(socket)
     try:
         if error is not None:
             raise error
