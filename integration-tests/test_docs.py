@@ -2,7 +2,8 @@
 
 The Python blocks of a page share one namespace and run in their order. A block whose introduction
 ends with a file name and a colon is saved under that name, so that commands and other blocks can
-use it. An HTML comment that begins with ``test:`` holds assertions about what came before it.
+use it. An HTML comment that begins with ``test:`` holds assertions about what came before it; after
+one that says ``before``, a Python block shows another project's code, and is only compiled.
 """
 
 from __future__ import annotations
@@ -87,12 +88,18 @@ def read_markdown(page: Path) -> list[Any]:
 
 def blocks_of(page: Path) -> Iterator[Block]:
     introduction = ""
+    is_before = False
     for token in read_markdown(page):
         line = (token.map or [0])[0] + 1
         if token.type == "fence":
             found = _FILE_NAME.search(introduction)
             language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
+            if is_before and language == "python":
+                language = "before"
+            is_before = False
             yield Block(language, token.content, line, found and found[1])
+        elif token.type == "html_block" and token.content.strip() == "<!-- before -->":
+            is_before = True
         elif token.type == "html_block" and token.content.startswith("<!-- test:"):
             text = token.content.removeprefix("<!-- test:").strip().removesuffix("-->")
             yield Block("test", text, line)
@@ -132,6 +139,8 @@ class Page:
                 self._run_python(block)
             case "test":
                 self._execute(block, vars(self._module) | {"serve": serve})
+            case "before":
+                compile(block.text, str(self._path), "exec", dont_inherit=True)
             case "console":
                 for line in block.text.splitlines():
                     assert line.startswith("$ "), f"not a command: {line!r}"
@@ -284,9 +293,14 @@ def serve_and_stop(
 
 
 def check_installable(requirements: list[str]) -> None:
-    """A page asks only for our own distributions, or for what the lock knows."""
+    """A page asks only for our own distributions, or for what the environment is made of."""
     lock = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))
     known = {package["name"]: set(package.get("extras", {})) for package in lock["package"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for group in project["dependency-groups"].values():
+        for entry in group:
+            if isinstance(entry, str):
+                known.setdefault(Requirement(entry).name, set())
     for text in requirements:
         requirement = Requirement(text)
         assert requirement.name in known, text
