@@ -407,6 +407,21 @@ def test_a_block_of_an_unknown_language_fails(
         page.run(Block(language, "puts 1", line=1))
 
 
+def test_the_code_of_another_project_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block after the comment is not run, and the next one is."""
+    page_path = tmp_path / "page.md"
+    blocks = "```python\nimport absent\n```\n\n```python\none = 1\n```\n"
+    page_path.write_text(f"Before:\n\n<!-- before -->\n\n{blocks}")
+    page = Page(page_path, tmp_path, monkeypatch)
+    theirs, ours = blocks_of(page_path)
+    page.run(theirs)
+    assert ours.language == "python"
+    with pytest.raises(SyntaxError):
+        page.run(Block(theirs.language, "def", line=1))
+
+
 def test_an_assertion_that_is_wrong_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The assertions in comments are run, in the namespace of the blocks before them."""
     page_path = tmp_path / "page.md"
