@@ -2,7 +2,8 @@
 
 The Python blocks of a page share one namespace and run in their order. A block whose introduction
 ends with a file name and a colon is saved under that name, so that commands and other blocks can
-use it. An HTML comment that begins with ``test:`` holds assertions about what came before it.
+use it. An HTML comment that begins with ``test:`` holds assertions about what came before it; after
+one that says ``before``, a Python block shows another project's code, and is only compiled.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import ast
 import asyncio
 import configparser
 import contextlib
+import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -87,12 +90,18 @@ def read_markdown(page: Path) -> list[Any]:
 
 def blocks_of(page: Path) -> Iterator[Block]:
     introduction = ""
+    is_before = False
     for token in read_markdown(page):
         line = (token.map or [0])[0] + 1
         if token.type == "fence":
             found = _FILE_NAME.search(introduction)
             language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
+            if is_before and language == "python":
+                language = "before"
+            is_before = False
             yield Block(language, token.content, line, found and found[1])
+        elif token.type == "html_block" and token.content.strip() == "<!-- before -->":
+            is_before = True
         elif token.type == "html_block" and token.content.startswith("<!-- test:"):
             text = token.content.removeprefix("<!-- test:").strip().removesuffix("-->")
             yield Block("test", text, line)
@@ -132,6 +141,8 @@ class Page:
                 self._run_python(block)
             case "test":
                 self._execute(block, vars(self._module) | {"serve": serve})
+            case "before":
+                compile(block.text, str(self._path), "exec", dont_inherit=True)
             case "console":
                 for line in block.text.splitlines():
                     assert line.startswith("$ "), f"not a command: {line!r}"
@@ -284,9 +295,14 @@ def serve_and_stop(
 
 
 def check_installable(requirements: list[str]) -> None:
-    """A page asks only for our own distributions, or for what the lock knows."""
+    """A page asks only for our own distributions, or for what the environment is made of."""
     lock = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))
     known = {package["name"]: set(package.get("extras", {})) for package in lock["package"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for group in project["dependency-groups"].values():
+        for entry in group:
+            if isinstance(entry, str):
+                known.setdefault(Requirement(entry).name, set())
     for text in requirements:
         requirement = Requirement(text)
         assert requirement.name in known, text
@@ -391,6 +407,21 @@ def test_a_block_of_an_unknown_language_fails(
         page.run(Block(language, "puts 1", line=1))
 
 
+def test_the_code_of_another_project_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block after the comment is not run, and the next one is."""
+    page_path = tmp_path / "page.md"
+    blocks = "```python\nimport absent\n```\n\n```python\none = 1\n```\n"
+    page_path.write_text(f"Before:\n\n<!-- before -->\n\n{blocks}")
+    page = Page(page_path, tmp_path, monkeypatch)
+    theirs, ours = blocks_of(page_path)
+    page.run(theirs)
+    assert ours.language == "python"
+    with pytest.raises(SyntaxError):
+        page.run(Block(theirs.language, "def", line=1))
+
+
 def test_an_assertion_that_is_wrong_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The assertions in comments are run, in the namespace of the blocks before them."""
     page_path = tmp_path / "page.md"
@@ -429,12 +460,79 @@ def test_gunicorn_settings_lists_every_setting() -> None:
     assert refused == set(flask_aio_gunicorn.settings._REFUSED)
 
 
-def test_api_lists_every_public_name() -> None:
-    """The API page has an entry for each name that the packages export."""
+def public_names() -> dict[str, set[str]]:
+    """The names that each module of the packages exports: a module without a list exports none."""
+    names = {}
+    for package in (flask_aio_core, flask_aio_gunicorn, flask_aio_ws):
+        found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        for name in (package.__name__, *(module.name for module in found)):
+            if not name.endswith(".__main__"):
+                names[name] = set(getattr(importlib.import_module(name), "__all__", ()))
+    return {module: exported for module, exported in names.items() if exported}
+
+
+def documented_names() -> dict[str, list[str]]:
+    """The names that the pages have entries for, by the module that each entry gives."""
+    names: dict[str, list[str]] = {}
+    for page in PAGES:
+        module = ""
+        for directive, argument in re.findall(
+            r"^\.\. (currentmodule|auto\w+|py:data):: ([\w.]+)$",
+            page.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        ):
+            if directive == "currentmodule":
+                module = argument
+            else:
+                names.setdefault(module, []).append(argument)
+    return names
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    """Whatever a module exports by ``__all__`` has an entry, and nothing else has."""
+    documented = {module: sorted(names) for module, names in documented_names().items()}
+    assert documented == {module: sorted(names) for module, names in public_names().items()}
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    """So have the public methods and properties of the classes among them."""
+    without = []
+    for module, names in public_names().items():
+        for name in names:
+            value = getattr(importlib.import_module(module), name)
+            if inspect.isclass(value):
+                members = [item for item in vars(value).items() if not item[0].startswith("_")]
+                without += [
+                    f"{module}.{name}.{member}"
+                    for member, function in members
+                    if (inspect.isroutine(function) or isinstance(function, property))
+                    and not function.__doc__
+                ]
+            if (inspect.isclass(value) or inspect.isfunction(value)) and not value.__doc__:
+                without.append(f"{module}.{name}")
+    assert without == []
+
+
+def test_api_lists_every_entry_point() -> None:
+    """Commands and plugins are announced by entry points."""
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", text, re.MULTILINE)
-    modules = (flask_aio_core, flask_aio_core.serving, flask_aio_gunicorn, flask_aio_ws)
-    assert sorted(documented) == sorted(name for module in modules for name in module.__all__)
+    for path in ROOT.glob("packages/*/pyproject.toml"):
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        groups = project.get("entry-points", {}) | {"console_scripts": project.get("scripts", {})}
+        for group, entries in groups.items():
+            for name in entries:
+                assert f"`{name}`" in text, f"{name} of {group}"
+                assert f"`{group}`" in text, group
+
+
+def test_api_lists_every_logger() -> None:
+    """Loggers are named so that their levels can be set."""
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    found = set()
+    for path in ROOT.glob("packages/*/src/**/*.py"):
+        found |= set(re.findall(r'getLogger\("([\w.]+)"\)', path.read_text(encoding="utf-8")))
+    assert found
+    assert [name for name in sorted(found) if f"`{name}`" not in text] == []
 
 
 def links_of(page: Path) -> Iterator[str]:
@@ -442,6 +540,8 @@ def links_of(page: Path) -> Iterator[str]:
         for child in token.children or ():
             if child.type == "link_open":
                 yield child.attrs["href"]
+            elif child.type == "image":
+                yield child.attrs["src"]
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -454,7 +554,15 @@ def anchors_of(page: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
+OTHER_PAGES = [
+    path
+    for pattern in ("*.md", "benchmarks/*.md", "conformance/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
+    if path not in PAGES
+]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *OTHER_PAGES], ids=name_of)
 def test_links_between_files_lead_somewhere(path: Path) -> None:
     """A relative link names a file and a heading that exist."""
     for link in links_of(path):
@@ -464,6 +572,17 @@ def test_links_between_files_lead_somewhere(path: Path) -> None:
         target = path.parent / file if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_images_are_described(path: Path) -> None:
+    """An image has a text for those who do not see it, and an SVG file one of its own."""
+    for token in read_markdown(path):
+        for child in token.children or ():
+            if child.type == "image":
+                assert child.content, child.attrs["src"]
+                source = (path.parent / child.attrs["src"]).read_text(encoding="utf-8")
+                assert "<title" in source
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("packages/*/README.md")), ids=name_of)

@@ -235,6 +235,44 @@ async def test_a_protocol_error_ends_the_view(
     assert noise(caplog) == []
 
 
+@pytest.mark.parametrize("receive", ["receive_str", "receive_bytes", "receive_json"])
+async def test_a_client_that_leaves_a_view_which_wants_data_is_no_error(
+    app, serve, dial, eventually, caplog, receive
+):
+    """aiohttp raises an error there, because a close is no text; the view just ends."""
+    ends = []
+
+    @app.teardown_request
+    def remember(error):
+        ends.append(error)
+
+    @app.route("/")
+    @websocket
+    async def view():
+        while True:
+            await getattr(ws, receive)()
+
+    client = await serve(app)
+    connection = await dial(client, "/")
+    await connection.close()
+    await eventually(lambda: ends)
+    assert ends == [None]
+    assert noise(caplog) == []
+
+
+async def test_a_message_of_the_wrong_type_is_an_error(app, serve, dial, caplog):
+    """The client is still there: the view did not expect what it sends."""
+
+    @app.route("/")
+    @websocket
+    async def view():
+        await ws.receive_bytes()
+
+    client = await serve(app)
+    assert (await ended(dial, client)).close_code == 1011
+    assert any("Exception on /" in message for message in noise(caplog))
+
+
 async def test_code_and_reason_of_the_client_are_visible(app, serve, dial, eventually):
     """The code is an attribute; the reason is in the message that ends the conversation."""
     seen = []

@@ -14,7 +14,11 @@ from __future__ import annotations
 
 
 class AioError(RuntimeError):
-    """Base of all errors raised by the extension itself."""
+    """Base of all errors raised by the extension itself.
+
+    It is raised itself when an app gets the extension twice, and for a coroutine that was awaited
+    before.
+    """
 
 
 class CannotSuspend(AioError):
@@ -22,20 +26,31 @@ class CannotSuspend(AioError):
 
     Only the code of a request, of :meth:`.AioHTTP.spawn` and of the start and clean-up hooks runs
     on a greenlet that can be suspended; a task of ``asyncio.create_task`` or ``gather`` does not.
+    Use ``await`` there, and ``await asyncio.to_thread(...)`` for blocking functions.
     """
 
 
 class NotInitialized(AioError):
-    """No app, or more than one app, could be meant."""
+    """No app, or more than one app, could be meant.
+
+    Call ``AioHTTP(app)`` or ``aio.init_app(app)``; outside of a request push the context of the app
+    that is meant, by ``with app.app_context():``.
+    """
 
 
 class NotServing(AioError):
-    """There is no running event loop to do this on."""
+    """There is no event loop to do this on any more: the server has stopped."""
 
 
 class PatchedByGevent(AioError):
-    """The process was patched by gevent, whose loop and asyncio's exclude each other."""
+    """The process was patched by gevent, whose loop and asyncio's exclude each other.
+
+    Remove ``gevent.monkey.patch_all()``, or serve the app without this extension.
+    """
 
 
 class NoWebSocket(AioError):
-    """The current request carries no WebSocket."""
+    """The current request carries no WebSocket, or there is no request.
+
+    A view has one under ``@websocket``, while it serves a WebSocket client.
+    """

@@ -49,6 +49,7 @@ class Connections(web.Server):
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
+        """Forget a connection that has ended; called by the connection itself."""
         super().connection_lost(handler, exc)
         self.on_end()
 

@@ -14,6 +14,9 @@ from typing import Any, Final
 from aiohttp import web
 from flask import Flask
 
+__all__ = ["GROUP", "RESPONSE_KEY", "Plugin", "ServerHooks", "is_stopping"]
+
+#: The group of entry points by which an installed package announces its plugin.
 GROUP: Final = "flask_aio_core.plugins"
 
 #: The environ key under which a view leaves the prepared aiohttp response with which it has taken
@@ -28,7 +31,10 @@ REQUEST_ID_KEY: Final = "flask_aio.request_id"
 
 
 class ServerHooks:
-    """Where a plugin takes part in the serving of one app."""
+    """Where a plugin takes part in the serving of one app.
+
+    Each attribute is a list that a plugin appends its functions to; they are called in that order.
+    """
 
     def __init__(self) -> None:
         #: Called when its server starts, to refuse by a ValueError what the app is configured with.
@@ -42,12 +48,16 @@ class ServerHooks:
 
 
 def is_stopping() -> bool:
-    """Whether the server of the current request has begun to stop."""
+    """Whether the server of the current request has begun to stop.
+
+    :raises NotInitialized: there is no request, and it cannot be told which app is meant.
+    """
     from .state import current_runtime
 
     return current_runtime().stopping
 
 
+#: The type of a plugin.
 Plugin = Callable[[Flask, ServerHooks], None]
 
 

@@ -50,7 +50,11 @@ _RESERVE: Final = 2.0
 
 
 class AioWorker(Worker):
-    """Serves the Flask app on asyncio's event loop."""
+    """Serves the Flask app on asyncio's event loop: ``-k flask_aio_gunicorn.AioWorker``.
+
+    gunicorn makes it, one in each worker process. It gives the app the extension if it has none,
+    and refuses settings of gunicorn that it cannot honour.
+    """
 
     _uses_uvloop = False
 
@@ -281,7 +285,10 @@ class AioWorker(Worker):
 
 
 class AioUVLoopWorker(AioWorker):
-    """Serves the Flask app on uvloop's event loop."""
+    """Serves the Flask app on uvloop's event loop: ``-k flask_aio_gunicorn.AioUVLoopWorker``.
+
+    It needs uvloop, which the extra ``speedups`` installs.
+    """
 
     _uses_uvloop = True
 

@@ -71,6 +71,7 @@ class WebSocket(web.WebSocketResponse):
         await self.prepare(self._request)
 
     async def prepare(self, request: web.BaseRequest) -> Any:
+        """Answer the handshake; :meth:`open` calls it. Nothing happens when it was answered."""
         if self.prepared:  # aiohttp's server does this again with every response.
             return await super().prepare(request)
         request_id = self._environ.get(REQUEST_ID_KEY)
@@ -98,6 +99,14 @@ class WebSocket(web.WebSocketResponse):
             self._request.transport.abort()
 
     def receive(self, timeout: float | None = None) -> Any:
+        """Return an awaitable of the next message, an :class:`aiohttp.WSMessage`.
+
+        Its type is ``CLOSE``, ``CLOSING``, ``CLOSED`` or ``ERROR`` when there will be no other.
+
+        :param timeout: seconds; the default is ``AIO_WS_RECEIVE_TIMEOUT``, 0 does not wait.
+        :raises TimeoutError: no message came in that time.
+        :raises RuntimeError: another task waits for a message of this socket.
+        """
         # Not a coroutine function: that would be one more frame to go through for each message.
         # aiohttp takes 0 for no timeout at all.
         return super().receive(_AT_ONCE if timeout == 0 else timeout)
@@ -105,6 +114,13 @@ class WebSocket(web.WebSocketResponse):
     async def close(
         self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True
     ) -> bool:
+        """Close the socket, and wait for the client's answer for ``AIO_WS_CLOSE_TIMEOUT`` seconds.
+
+        :param code: the close code (RFC 6455, section 7.4).
+        :param message: the reason, at most 123 bytes.
+        :param drain: wait until the close frame has left.
+        :return: whether it was still open.
+        """
         if code == WSCloseCode.OK and self.close_code in _NEVER_SENT:
             # aiohttp would answer 1000 even to a code that must never be sent.
             code = WSCloseCode.PROTOCOL_ERROR

@@ -52,6 +52,7 @@ class SyncWebSocket:
         """Send a text message for a string, a binary one for bytes.
 
         :raises ConnectionClosed: the socket is closed.
+        :raises TypeError: the data is neither.
         """
         send = self.socket.send_str if isinstance(data, str) else self.socket.send_bytes
         try:
@@ -60,11 +61,18 @@ class SyncWebSocket:
             raise self._closed() from error
 
     def send_json(self, data: Any) -> None:
-        """Send data as JSON, in a text message."""
+        """Send data as JSON, in a text message.
+
+        :raises ConnectionClosed: the socket is closed.
+        """
         self.send(json.dumps(data))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the socket, with a close code and a reason of at most 123 bytes."""
+        """Close the socket; nothing happens if it is closed.
+
+        :param code: the close code (RFC 6455, section 7.4).
+        :param reason: a text for the client, at most 123 bytes in UTF-8.
+        """
         await_(self.socket.close(code=code, message=reason.encode()))
 
     def __iter__(self) -> Iterator[str | bytes]:

@@ -6,9 +6,9 @@ import inspect
 import threading
 from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Any, ParamSpec, overload
+from typing import Any, Final, ParamSpec, overload
 
-from aiohttp import ClientConnectionResetError, WSCloseCode, web
+from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessageTypeError, web
 from flask import Response, current_app, request, session
 from werkzeug.exceptions import (
     BadRequest,
@@ -29,6 +29,9 @@ from .origin import origin_is_allowed
 from .synchronous import SyncWebSocket
 
 P = ParamSpec("P")
+
+# How a view notices that its client has gone: the last by receive_str and its siblings.
+_GONE: Final = (ClientConnectionResetError, ConnectionClosed, WSMessageTypeError)
 
 
 @overload
@@ -153,10 +156,7 @@ async def _accept(options: Options) -> WebSocket:
 async def _end(socket: WebSocket, error: BaseException | None) -> Response:
     """Close the socket as the end of the view asks for; raise the view's error for Flask."""
     try:
-        if (
-            isinstance(error, (ClientConnectionResetError, ConnectionClosed))
-            and not socket.is_connected
-        ):
+        if isinstance(error, _GONE) and not socket.is_connected:
             error = None  # The client went away, and the view has noticed. That is no error.
         code, reason = _close_code(error)
         await socket.end(code, reason.encode()[:123])
