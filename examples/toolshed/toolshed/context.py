@@ -29,7 +29,8 @@ def ago(moment: datetime) -> str:
 
 
 def day(value: date) -> str:
-    return f"{value.day} {value:%B %Y}"
+    """Write a date, with the year unless it is this one."""
+    return f"{value.day} {value:%B %Y}" if value.year != now().year else f"{value.day} {value:%B}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -14,6 +14,7 @@ from wtforms import (
     DateField,
     Field,
     PasswordField,
+    SelectChoice,
     SelectField,
     StringField,
     TextAreaField,
@@ -96,7 +97,7 @@ class TokenForm(Form):
 
 class ThingForm(Form):
     name = StringField("What is it?", [DataRequired(), Length(2, 80)])
-    category = SelectField("Kind", choices=[(one.value, one.label) for one in Category])
+    category = SelectField("Kind", choices=[SelectChoice(one.value, one.label) for one in Category])
     description = TextAreaField(
         "What should a borrower know?",
         [Optional(), Length(max=4000)],

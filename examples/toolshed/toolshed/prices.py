@@ -17,6 +17,9 @@ from .extensions import db
 
 bp = Blueprint("prices", __name__)
 
+#: Made once: it reads some hundred certificates.
+_TLS = httpx.create_ssl_context()
+
 
 @dataclass
 class Offer:
@@ -29,7 +32,8 @@ class Offer:
 async def offers(name: str) -> list[Offer]:
     """Ask all shops at the same time what a thing costs."""
     shops: dict[str, str] = current_app.config["PRICE_SHOPS"]
-    async with httpx.AsyncClient(timeout=current_app.config["PRICE_TIMEOUT"]) as client:
+    timeout = current_app.config["PRICE_TIMEOUT"]
+    async with httpx.AsyncClient(verify=_TLS, timeout=timeout) as client:
         asked = (offer(client, shop, address, name) for shop, address in shops.items())
         return await asyncio.gather(*asked)
 

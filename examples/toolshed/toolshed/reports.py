@@ -52,7 +52,7 @@ def index() -> ResponseReturnValue:
         members=db.session.scalar(db.select(db.func.count(Member.id))),
         things=db.session.scalar(db.select(db.func.count(Thing.id))),
         by_category=by_category.all(),
-        by_state={state: number for state, number in by_state},
+        by_state=dict(by_state.all()),
         lenders=lenders.all(),
         overdue=overdue.all(),
     )

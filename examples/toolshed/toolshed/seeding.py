@@ -75,11 +75,17 @@ _LOANS = [
     ("Punch bowl", "Bruno", State.RETURNED, 100, -95, "New Year"),
 ]
 
+#: Thing, author, days ago, text.
 _COMMENTS = [
-    ("Hammer drill", "Bruno", "Goes through concrete like butter. The depth stop does stick."),
-    ("Hammer drill", "Ada", "Tap it.\n\nGently."),
-    ("Pasta machine", "Ada", "We made ravioli until two in the morning."),
-    ("Apple press", "Chidi", "Eleven bottles! https://en.wikipedia.org/wiki/Cider says what next."),
+    ("Hammer drill", "Bruno", 33, "Goes through concrete like butter. The depth stop does stick."),
+    ("Hammer drill", "Ada", 32, "Tap it.\n\nGently."),
+    ("Pasta machine", "Ada", 24, "We made ravioli until two in the morning."),
+    (
+        "Apple press",
+        "Chidi",
+        50,
+        "Eleven bottles! And https://en.wikipedia.org/wiki/Cider for later.",
+    ),
 ]
 
 
@@ -127,8 +133,15 @@ def plant(password: str) -> list[str]:
         db.session.add(
             Note(member=told, loan=loan, state=state, written=loan.asked, is_read=is_read)
         )
-    for name, author, text in _COMMENTS:
-        db.session.add(Comment(thing=things[name], author=members[author], text=text))
+    for name, author, days, text in _COMMENTS:
+        db.session.add(
+            Comment(
+                thing=things[name],
+                author=members[author],
+                text=text,
+                written=now() - timedelta(days=days),
+            )
+        )
     members["Emre"].favourites.append(things["Apple press"])
     db.session.commit()
     return list(members)
