@@ -8,7 +8,7 @@ from flask_login import current_user, login_required, login_user
 
 from .extensions import db
 from .forms import PasswordForm, ProfileForm, TokenForm
-from .models import Token
+from .models import Token, me
 
 bp = Blueprint("account", __name__)
 
@@ -36,7 +36,7 @@ def password() -> ResponseReturnValue:
     if form.validate_on_submit():
         current_user.password = form.password.data
         db.session.commit()
-        login_user(current_user)  # The other sessions are over.
+        login_user(me())  # The other sessions are over.
         flash("Your password is changed, and you are logged out everywhere else.", "success")
         return redirect(url_for(".profile"))
     return render_template("password.html", form=form), 422 if form.errors else 200
@@ -47,7 +47,7 @@ def tokens() -> ResponseReturnValue:
     form = TokenForm()
     secret = None
     if form.validate_on_submit():
-        token, secret = Token.make(current_user, form.label.data)
+        token, secret = Token.make(me(), form.label.data)
         db.session.add(token)
         db.session.commit()
     return render_template("tokens.html", form=form, secret=secret)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import selectinload
 from .extensions import db
 from .files import remove_files
 from .forms import AskForm, CommentForm, DeleteForm, ThingForm, UploadForm, clean
-from .models import Category, Comment, Member, State, Thing
+from .models import Category, Comment, Member, State, Thing, me
 from .paging import paginate
 
 bp = Blueprint("catalogue", __name__)
@@ -36,7 +36,9 @@ def index() -> ResponseReturnValue:
     query = clean(request.args.get("q", ""))[:80]
     category = request.args.get("category", "")
     free = request.args.get("free") == "yes"
-    things = db.select(Thing).options(selectinload(Thing.owner), selectinload(Thing.files))
+    things = db.select(Thing).options(
+        selectinload(Thing.owner), selectinload(Thing.files), selectinload(Thing.out)
+    )
     if query:
         things = things.where(
             or_(
@@ -84,7 +86,7 @@ def render_thing(
 def add() -> ResponseReturnValue:
     form = ThingForm()
     if form.validate_on_submit():
-        thing = Thing(owner=current_user)
+        thing = Thing(owner=me())
         form.populate_obj(thing)
         db.session.add(thing)
         db.session.commit()
@@ -147,7 +149,7 @@ def comment(number: int) -> ResponseReturnValue:
     form = CommentForm()
     if not form.validate_on_submit():
         return render_thing(thing, comment=form), 422
-    said = Comment(thing=thing, author=current_user, text=form.text.data)
+    said = Comment(thing=thing, author=me(), text=form.text.data)
     db.session.add(said)
     db.session.commit()
     return redirect(url_for(".show", number=thing, _anchor=f"comment-{said.id}"))

@@ -7,7 +7,8 @@ from typing import Any
 
 from flask import Flask
 from flask_login import current_user
-from markupsafe import Markup, escape
+from jinja2.utils import urlize
+from markupsafe import Markup
 
 from .extensions import db
 from .models import Category, Note, State, now
@@ -43,10 +44,14 @@ def size(number: int) -> str:
 
 
 def paragraphs(text: str) -> Markup:
-    """Make a paragraph of each block of lines; whatever the text holds is escaped."""
+    """Make a paragraph of each block of lines, and links of addresses; the rest is escaped."""
+
+    def line(text: str) -> Markup:
+        return Markup(urlize(text, rel="noopener nofollow"))
+
     blocks = [block.strip() for block in text.split("\n\n") if block.strip()]
     return Markup("\n").join(
-        Markup("<p>{}</p>").format(Markup("<br>").join(escape(line) for line in block.split("\n")))
+        Markup("<p>{}</p>").format(Markup("<br>").join(map(line, block.split("\n"))))
         for block in blocks
     )
 

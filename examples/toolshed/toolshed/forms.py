@@ -114,10 +114,12 @@ class UploadForm(Form):
 
 
 class AskForm(Form):
-    due = DateField("Until")
+    due = DateField("Until", [InputRequired()])
     message = TextAreaField("A word to the owner", [Optional(), Length(max=500)])
 
     def validate_due(self, field: Field) -> None:
+        if field.data is None:  # It was no date, and has been told so.
+            return
         today = now().date()
         last = today + timedelta(days=current_app.config["LONGEST_LOAN"])
         if not today < field.data <= last:

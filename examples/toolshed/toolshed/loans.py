@@ -26,7 +26,7 @@ from sqlalchemy.orm import joinedload
 from .catalogue import find, render_thing
 from .extensions import db
 from .forms import AskForm
-from .models import Loan, Member, State, Thing, now
+from .models import Loan, Member, State, Thing, me, now
 from .signals import loan_changed
 
 bp = Blueprint("loans", __name__)
@@ -53,7 +53,12 @@ def ask_for(thing: Thing, member: Member, form: AskForm) -> Loan:
         raise Refused("It is your own.")
     loan = Loan(thing=thing, borrower=member, due=form.due.data, message=form.message.data or "")
     db.session.add(loan)
-    _commit(loan, "You have asked for it already.")
+    try:
+        db.session.flush()
+        _announce(loan)
+    except IntegrityError:
+        db.session.rollback()
+        raise Refused("You have asked for it already.") from None
     return loan
 
 
@@ -63,28 +68,26 @@ def take_step(loan: Loan, step: str) -> None:
     :raises Refused: It is not in the state for that step, or the thing is out.
     """
     before, after, _ = STEPS[step]
-    # In one statement: of two clicks at the same time, one finds the loan as it was.
-    changed = db.session.execute(
-        db.update(Loan).where(Loan.id == loan.id, Loan.state == before).values(state=State(after))
-    )
-    if changed.rowcount != 1:
-        db.session.rollback()
-        raise Refused("Somebody was faster: that has been settled already.")
-    if after is State.LENT:
-        loan.lent = now()
-    elif after is State.RETURNED:
-        loan.returned = now()
-    _commit(loan, "It is lent to somebody else.")
-
-
-def _commit(loan: Loan, refusal: str) -> None:
+    statement = db.update(Loan).where(Loan.id == loan.id, Loan.state == before)
     try:
-        db.session.flush()
-        loan_changed.send(current_app._get_current_object(), loan=loan)  # type: ignore[attr-defined]
-        db.session.commit()
+        # In one statement: of two clicks at the same time, one finds the loan as it was.
+        changed = db.session.execute(statement.values(state=State(after)))
+        if changed.rowcount != 1:
+            db.session.rollback()
+            raise Refused("Somebody was faster: that has been settled already.")
+        if after is State.LENT:
+            loan.lent = now()
+        elif after is State.RETURNED:
+            loan.returned = now()
+        _announce(loan)
     except IntegrityError:
         db.session.rollback()
-        raise Refused(refusal) from None
+        raise Refused("It is lent to somebody else.") from None
+
+
+def _announce(loan: Loan) -> None:
+    loan_changed.send(current_app._get_current_object(), loan=loan)  # type: ignore[attr-defined]
+    db.session.commit()
 
 
 @bp.post("/things/<thing:number>/ask")
@@ -95,7 +98,7 @@ def ask(number: int) -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_thing(thing, ask=form), 422
     try:
-        ask_for(thing, current_user, form)
+        ask_for(thing, me(), form)
     except Refused as refused:
         flash(str(refused), "error")
     else:

@@ -7,8 +7,8 @@ import hashlib
 import secrets
 from datetime import UTC, date, datetime
 
-from flask_login import UserMixin
-from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, String, Table, Text, func, text
+from flask_login import UserMixin, current_user
+from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, String, Table, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -103,6 +103,12 @@ class Member(UserMixin, db.Model):  # type: ignore[name-defined, misc]
     @classmethod
     def named(cls, name: str) -> Member | None:
         return db.session.scalar(db.select(cls).filter_by(name_key=name.lower()))
+
+
+def me() -> Member:
+    """Return the member who is logged in: the row itself, which can be stored, not its proxy."""
+    member: Member = current_user._get_current_object()
+    return member
 
 
 @login_manager.user_loader
@@ -270,8 +276,3 @@ class Token(db.Model):  # type: ignore[name-defined, misc]
     @classmethod
     def of(cls, secret: str) -> Token | None:
         return db.session.scalar(db.select(cls).filter_by(digest=cls.digest_of(secret)))
-
-
-def count(statement: object) -> int:
-    """Return how many rows a select would give."""
-    return db.session.scalar(db.select(func.count()).select_from(statement.subquery())) or 0  # type: ignore[attr-defined]
