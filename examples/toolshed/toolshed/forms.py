@@ -32,10 +32,8 @@ from wtforms.validators import (
 from .models import Category, Member, now
 
 
-def clean(text: str | None) -> str | None:
+def clean(text: str) -> str:
     """Take away the characters that nobody can see, and the spaces around."""
-    if text is None:
-        return None
     text = text.replace("\r\n", "\n")
     return "".join(one for one in text if one.isprintable() or one in "\n\t").strip()
 
@@ -44,7 +42,7 @@ class Form(FlaskForm):
     class Meta(FlaskForm.Meta):
         def bind_field(self, form: Any, unbound: Any, options: Any) -> Any:
             if unbound.field_class in (StringField, TextAreaField):
-                options["filters"] = [clean, *unbound.kwargs.pop("filters", ())]
+                options["filters"] = [lambda text: text and clean(text)]
             return super().bind_field(form, unbound, options)
 
 

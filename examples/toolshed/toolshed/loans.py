@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from flask import (
     Blueprint,
@@ -138,7 +139,7 @@ def export() -> ResponseReturnValue:
     return csv_of(db.select(Loan).where(mine), "my-loans.csv")
 
 
-def csv_of(loans: Select[tuple[Loan]], name: str) -> Response:
+def csv_of(loans: Select[Any], name: str) -> Response:
     """Stream loans as a table."""
     loans = loans.options(joinedload(Loan.thing).joinedload(Thing.owner), joinedload(Loan.borrower))
 
