@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import shlex
@@ -49,7 +50,13 @@ def readme_command(*beginning: str) -> list[str]:
     """Return the one command of the README that begins so."""
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     commands = {tuple(shlex.split(line)) for line in re.findall(r"^\$ (.+)$", text, re.MULTILINE)}
-    (found,) = (list(command) for command in commands if command[: len(beginning)] == beginning)
+    *first, last = beginning
+    (found,) = (
+        list(command)
+        for command in commands
+        if command[: len(beginning)] == beginning
+        or (list(command[: len(first)]) == first and command[-1].startswith(f"{last}="))
+    )
     return found
 
 
@@ -665,6 +672,18 @@ def test_steward_is_made_by_a_command(site: Site) -> None:
     figures = main_of(member.get("/reports/"))
     assert "Who lends most Ada" in figures
     assert "Tent for two of Chidi is with Ada." in figures
+
+
+def test_shops_of_the_readme_have_prices(start: Any) -> None:
+    """The shops to try it with answer at the addresses that the README tells Toolshed."""
+    *command, option, port = readme_command("flask", "--app", "shops")
+    server = start("-m", *command, option, "0", env={"PYTHONPATH": str(TOOLSHED)})
+    _, setting = readme_command("export", "TOOLSHED_PRICE_SHOPS")[-1].split("=", 1)
+    for address in json.loads(setting).values():
+        path = address.removeprefix(f"http://127.0.0.1:{port}").replace("{name}", "pan%20%26%20pot")
+        status, body = server.get(path)
+        assert status == 200
+        assert json.loads(body)["price"] > 0
 
 
 # --- the API
