@@ -665,8 +665,10 @@ async def test_cancellation_lets_a_query_in_a_thread_come_to_its_end(app, serve,
         return "row"
 
     def work():
+        driver = getcurrent().parent
+        assert driver is not None
         for _ in range(2):  # As SQLAlchemy's asyncio drivers wait.
-            seen.append(getcurrent().parent.switch(query()))
+            seen.append(driver.switch(query()))
         try:
             await_(asyncio.Event().wait())
         except asyncio.CancelledError:
