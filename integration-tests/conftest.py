@@ -136,6 +136,16 @@ def start(tmp_path: Path) -> Iterator[StartServer]:
     Options: ``files``, more files by name; ``env``, more environment variables; ``ready``, whether
     to wait for the line that says where it listens; ``warnings``, the value of PYTHONWARNINGS.
     """
+    yield from _starting(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Do the same as :func:`start`, for servers that all tests of a module use."""
+    yield from _starting(tmp_path_factory.mktemp("servers"))
+
+
+def _starting(tmp_path: Path) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def run(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import io
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,9 +223,12 @@ async def test_test_client_inside_a_running_loop_behaves_as_with_flask(app, orde
     check(app.test_client(), order)
 
 
-def test_asgiref_is_not_needed(app, order):
-    """Coroutine views run although asgiref, which plain Flask needs, is not installed."""
-    assert importlib.util.find_spec("asgiref") is None
+def test_asgiref_is_not_needed(app, order, monkeypatch):
+    """Coroutine views run although asgiref, which plain Flask needs, cannot be imported."""
+    monkeypatch.setitem(sys.modules, "asgiref", None)
+    monkeypatch.delitem(sys.modules, "asgiref.sync", raising=False)
+    with pytest.raises(RuntimeError, match="async"):
+        Flask("plain").async_to_sync(asyncio.sleep)
     assert app.test_client().get("/coroutine").status_code == 200
 
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 from flask import Response, g, request
+from greenlet import getcurrent
 
 from flask_aio_core import AioHTTP, CannotSuspend, async_, await_, in_thread
 
@@ -650,6 +651,51 @@ async def test_cancellation_while_function_runs_cancels_its_next_wait(app, serve
     await eventually(limits[0].expired)
     gate.open.set()
     assert await (await task).text() == "ended"
+
+
+async def test_cancellation_lets_a_query_in_a_thread_come_to_its_end(app, serve, eventually):
+    """What SQLAlchemy waits for in a thread is not cancelled; the next wait of our own is."""
+    waiting = asyncio.Event()
+    go_on = asyncio.Event()
+    seen = []
+
+    async def query():
+        waiting.set()
+        await go_on.wait()
+        return "row"
+
+    def work():
+        driver = getcurrent().parent
+        assert driver is not None
+        for _ in range(2):  # As SQLAlchemy's asyncio drivers wait.
+            seen.append(driver.switch(query()))
+        try:
+            await_(asyncio.Event().wait())
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    @app.get("/")
+    async def view():
+        try:
+            async with asyncio.timeout(None) as limit:
+                await asyncio.sleep(0)
+                limits.append(limit)
+                in_thread(work)()
+        except TimeoutError:
+            return "ended"
+        return "not reached"
+
+    limits: list[asyncio.Timeout] = []
+    client = await serve(app)
+    task = asyncio.create_task(client.get("/"))
+    await waiting.wait()
+    limits[0].reschedule(0)
+    await eventually(limits[0].expired)
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await (await task).text() == "ended"
+    assert seen == ["row", "row", "cancelled"]
 
 
 async def test_blocked_worker_thread_does_not_keep_the_process_alive(app, serve):

@@ -54,6 +54,8 @@ class BridgeGreenlet(greenlet):
     on_loop: bool
     #: The thread that waits for the current function, if one does: in_thread calls go there.
     mailbox: Mailbox | None = None
+    #: In a worker thread: whether the wait that begins is :func:`suspend`'s, not SQLAlchemy's.
+    own_wait = False
 
     _function: Callable[[], Any] | None = None
     _result: Any = None
@@ -145,18 +147,23 @@ def run_in_thread(
     function: Callable[[], T],
     context: Context,
     wait: Callable[[Awaitable[Any], Context], Any],
+    wait_to_end: Callable[[Awaitable[Any], Context], Any] | None = None,
 ) -> T:
     """Run a synchronous function on a greenlet of the current worker thread; return its result.
 
     :param wait: called with each awaitable that the function waits for, and its context; it blocks
         until the event loop has the result.
+    :param wait_to_end: called instead with those that SQLAlchemy waits for, which must not be
+        cancelled: in a thread it could not close the connection, and need not lose it.
     """
     bridge = pool.acquire()
     switched = bridge.begin(function, context, None)
     while switched is not _FINISHED:
         sent = error = None
         try:
-            sent = wait(switched, bridge.gr_context or context)
+            block = wait if bridge.own_wait else wait_to_end or wait
+            bridge.own_wait = False
+            sent = block(switched, bridge.gr_context or context)
         except BaseException as raised:
             error = raised
         switched = bridge.resume(sent, error)
@@ -208,6 +215,8 @@ def suspend(awaitable: Awaitable[T]) -> T:
         return drive(awaitable)
     if getattr(current, "__sqlalchemy_greenlet_provider__", False):
         # A worker thread's greenlet, or one that SQLAlchemy made: its driver awaits for us.
+        if isinstance(current, BridgeGreenlet):
+            current.own_wait = True
         return current.parent.switch(awaitable)  # type: ignore[no-any-return, union-attr]
     close_orphan(awaitable)
     raise CannotSuspend("This code does not run on a greenlet that can be suspended.")

@@ -67,7 +67,9 @@ class WorkerCall(Generic[T]):
         self._function = None
         greenlets = self._runtime.thread_greenlets()
         try:
-            self._result = run_in_thread(greenlets, function, self._context, self._wait)
+            self._result = run_in_thread(
+                greenlets, function, self._context, self._wait, self._runtime.wait
+            )
         except BaseException as error:
             self._error = error
         self.ended = True
@@ -85,7 +87,8 @@ class WorkerCall(Generic[T]):
     async def wait(self) -> None:
         """Wait until the thread signals or the function ends.
 
-        A cancellation also cancels what the function waits for. The function itself cannot be
+        A cancellation also cancels what the function waits for, unless that is a query of
+        SQLAlchemy's: then it is the next wait of another kind. The function itself cannot be
         stopped: its end is still awaited, until a second cancellation gives it up.
         """
         cancelled = False
