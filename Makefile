@@ -17,10 +17,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
 
-.PHONY: help venv run test isolated autobahn lint types format build lock docs bench bench-quick clean
+.PHONY: help venv run test isolated autobahn lint types format build lock docs bench bench-quick bench-databases clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## Create or update the development environment
 $(INSTALLED): pyproject.toml $(PACKAGES:%=packages/%/pyproject.toml)
@@ -47,8 +47,8 @@ lint: $(INSTALLED) ## Check style and formatting
 
 types: $(INSTALLED) ## Check the types; in the tests, annotations are optional
 	$(BIN)/mypy $(PACKAGES:%=packages/%/src)
-	set -e; for t in $(TESTS); do $(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs \
-	  --allow-untyped-calls --allow-untyped-decorators $$t; done
+	set -e; for t in $(TESTS); do MYPYPATH=$$t $(BIN)/mypy --explicit-package-bases \
+	  --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators $$t; done
 
 format: $(INSTALLED) ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix .
@@ -74,6 +74,9 @@ bench: $(BENCH)/.installed ## Measure everything, in about an hour, and write be
 
 bench-quick: $(BENCH)/.installed ## Measure what the goals need, in less than three minutes
 	$(BENCH)/bin/python -m benchmarks --quick
+
+bench-databases: $(BENCH)/.installed ## Measure SQLAlchemy on PostgreSQL, and write benchmarks/DATABASES.md
+	$(BENCH)/bin/python -m benchmarks.databases $(ARGS)
 
 # The peers' dependencies must not change what the tests see.
 $(BENCH)/.installed: $(INSTALLED)

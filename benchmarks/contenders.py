@@ -77,7 +77,9 @@ def _has_control_socket() -> bool:
     return "--no-control-socket" in shown.stdout
 
 
-def _gunicorn(app: str, worker: str, *arguments: str) -> Callable[[int], list[str]]:
+def gunicorn(app: str, worker: str, *arguments: str) -> Callable[[int], list[str]]:
+    """Return what runs an application of ``apps`` by gunicorn, for a port."""
+
     def command(port: int) -> list[str]:
         return module(
             "gunicorn",
@@ -95,7 +97,8 @@ def _gunicorn(app: str, worker: str, *arguments: str) -> Callable[[int], list[st
     return command
 
 
-def _uvicorn(app: str) -> Callable[[int], list[str]]:
+def uvicorn(app: str) -> Callable[[int], list[str]]:
+    """Return what runs an application of ``apps`` by uvicorn, for a port."""
     return lambda port: module(
         "uvicorn",
         f"benchmarks.apps.{app}:app",
@@ -158,7 +161,7 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     Contender(
         WORKER,
         "ours",
-        _gunicorn("flask_aio", "flask_aio_gunicorn.AioWorker"),
+        gunicorn("flask_aio", "flask_aio_gunicorn.AioWorker"),
         ("gunicorn", "flask_aio_gunicorn"),
         _EVERYTHING,
         "asyncio",
@@ -166,12 +169,12 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     Contender(
         WORKER_UVLOOP,
         "ours",
-        _gunicorn("flask_aio", "flask_aio_gunicorn.AioUVLoopWorker"),
+        gunicorn("flask_aio", "flask_aio_gunicorn.AioUVLoopWorker"),
         ("gunicorn", "flask_aio_gunicorn", "uvloop"),
         _EVERYTHING,
         "uvloop",
     ),
-    Contender(QUART, "peer", _uvicorn("quart_app"), ("quart", *_UVICORN), _EVERYTHING),
+    Contender(QUART, "peer", uvicorn("quart_app"), ("quart", *_UVICORN), _EVERYTHING),
     Contender(
         "Quart on Hypercorn",
         "peer",
@@ -182,14 +185,14 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     Contender(
         GTHREAD,
         "peer",
-        _gunicorn("wsgi", "gthread", "--threads=32"),
+        gunicorn("wsgi", "gthread", "--threads=32"),
         ("gunicorn", *_COROUTINES),
         (*_BOTH_KINDS, *_HTTP),
     ),
     Contender(
         "Flask on gunicorn gevent",
         "peer",
-        _gunicorn("wsgi", "gevent"),
+        gunicorn("wsgi", "gevent"),
         ("gunicorn", "gevent", *_WSGI),
         # asgiref cannot run a coroutine in one greenlet while it runs another's.
         (SYNCHRONOUS, *_HTTP),
@@ -197,7 +200,7 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     Contender(
         "Flask on gunicorn sync",
         "peer",
-        _gunicorn("wsgi", "sync"),
+        gunicorn("wsgi", "sync"),
         ("gunicorn", *_COROUTINES),
         # The last of 1,000 connections would wait for 100 seconds.
         tuple(key for key in (*_BOTH_KINDS, *_HTTP) if key != WAIT),
@@ -206,28 +209,28 @@ CONTENDERS: Final[tuple[Contender, ...]] = (
     Contender(
         "Flask by a2wsgi on uvicorn",
         "peer",
-        _uvicorn("asgi"),
+        uvicorn("asgi"),
         ("a2wsgi", *_UVICORN, *_COROUTINES),
         (*_BOTH_KINDS, *_HTTP),
     ),
     Contender(
         "Flask-Sock on gunicorn gthread",
         "peer",
-        _gunicorn("flask_sock_app", "gthread", "--threads=100"),
+        gunicorn("flask_sock_app", "gthread", "--threads=100"),
         ("flask_sock", "gunicorn", *_WSGI),
         (ECHO,),  # A thread for each socket: the others need more than it has.
     ),
     Contender(
         "Flask-Sock on gunicorn gevent",
         "peer",
-        _gunicorn("flask_sock_app", "gevent"),
+        gunicorn("flask_sock_app", "gevent"),
         ("flask_sock", "gunicorn", "gevent", *_WSGI),
         _SOCKETS,
     ),
     Contender(
         "Starlette on uvicorn",
         "peer",
-        _uvicorn("starlette_app"),
+        uvicorn("starlette_app"),
         ("starlette", *_UVICORN),
         _EVERYTHING,
     ),

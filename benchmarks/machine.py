@@ -32,23 +32,26 @@ _DISTRIBUTIONS: Final = (
 )
 
 
-def describe(settings: Settings) -> dict[str, str]:
-    """Return what is written at the head of the report."""
+def describe(settings: Settings, *distributions: str) -> dict[str, str]:
+    """Return what is written at the head of the report.
+
+    :param distributions: more of those whose versions matter.
+    """
     return {
         "Date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "Machine": f"{_processor()}, {os.cpu_count()} processors, {platform.system()}"
         f" {platform.release()}",
         "Python": f"{platform.python_implementation()} {sys.version.split()[0]}",
-        "Versions": ", ".join(_versions()),
+        "Versions": ", ".join(_versions(*_DISTRIBUTIONS, *distributions)),
         "Run": f"{settings.rounds} rounds, {settings.seconds:g} s for each load,"
         f" {settings.size / (1 << 30):g} GiB down and up",
         "Load average before": f"{os.getloadavg()[0]:.2f}",
     }
 
 
-def _versions() -> list[str]:
+def _versions(*distributions: str) -> list[str]:
     found = []
-    for name in _DISTRIBUTIONS:
+    for name in distributions:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

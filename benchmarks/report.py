@@ -20,7 +20,7 @@ def markdown(results: Results) -> str:
 def goal_table(results: Results) -> Iterator[str]:
     """Yield the lines of the table of the goals."""
     subjects = [name for name in SUBJECTS if name in results.values]
-    yield from _table(
+    yield from table(
         ["goal", "bound", *(name.removeprefix("flask-aio, ") for name in subjects)],
         (
             [goal.title, _bound(goal), *(_judged(goal, results, name) for name in subjects)]
@@ -73,7 +73,7 @@ def _scenario(results: Results, scenario: Scenario) -> Iterator[str]:
     yield ""
     yield scenario.text
     yield ""
-    yield from _table(
+    yield from table(
         ["contender", *(metric.title for metric in scenario.metrics)],
         (
             [name, *_figures(results, scenario, name)]
@@ -107,7 +107,8 @@ def _judged(goal: Goal, results: Results, subject: str) -> str:
     return f"{value:.2f}{goal.unit}, {'met' if goal.is_met(value) else '**not met**'}"
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table."""
     yield f"| {' | '.join(titles)} |"
     yield f"|{' --- |' * len(titles)}"
     for row in rows:

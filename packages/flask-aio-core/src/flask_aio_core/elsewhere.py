@@ -7,23 +7,19 @@ SQLAlchemy's asyncio drivers work as they do under our server, at one request pe
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextvars import Context
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from .bridge import GreenletPool, can_suspend, current_context, run_in_thread
+from .bridge import can_suspend
 from .state import AioState
 from .streams import close_open_streams, close_response
+from .thread_bridge import ThreadBridge
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-T = TypeVar("T")
-
 _END: Final = object()
-_local = threading.local()
 
 
 class Elsewhere:
@@ -36,7 +32,7 @@ class Elsewhere:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if can_suspend():
             return self._app(environ, start_response)
-        bridge = _ThreadBridge(self._state)
+        bridge = ThreadBridge(self._state)
         try:
             iterable = bridge.run(partial(self._app, environ, start_response))
         except BaseException:
@@ -50,27 +46,9 @@ class Elsewhere:
         return _BridgedIterable(iterable, bridge, environ)
 
 
-class _ThreadBridge:
-    """Runs synchronous code so that it can wait for the app's event loop, wherever that runs."""
-
-    def __init__(self, state: AioState) -> None:
-        self._state = state
-
-    def run(self, function: Callable[[], T]) -> T:
-        try:
-            pool = _local.greenlets
-        except AttributeError:
-            pool = _local.greenlets = GreenletPool(None)
-        return run_in_thread(pool, function, current_context(), self._wait)
-
-    def _wait(self, awaitable: Awaitable[Any], context: Context) -> Any:
-        # Only here is a loop needed: purely synchronous requests do not start one.
-        return self._state.wait(awaitable, context)
-
-
 class _BridgedIterable(Iterator[bytes]):
     def __init__(
-        self, iterable: Iterable[bytes], bridge: _ThreadBridge, environ: WSGIEnvironment
+        self, iterable: Iterable[bytes], bridge: ThreadBridge, environ: WSGIEnvironment
     ) -> None:
         self._iterable = iterable
         self._iterator = iter(iterable)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import aiohttp
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
 from .application import build_application
 from .bridge import can_suspend, close_orphan, current_context, suspend
+from .commands import install_commands
 from .config import set_defaults
 from .elsewhere import Elsewhere
 from .event_loop import running_loop
-from .exceptions import AioError, NotInitialized, NoWebSocket
+from .exceptions import AioError, CannotSuspend, NotInitialized, NoWebSocket
 from .flask_hooks import install_hooks
 from .gauges import Gauges, read_gauges
 from .gevent import refuse_gevent
@@ -24,6 +25,7 @@ from .request_id import current_request_id
 from .runtime import Runtime
 from .server import run_server
 from .state import KEY, AioState, current_runtime, get_state
+from .thread_bridge import ThreadBridge
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 H = TypeVar("H", bound=Callable[..., Any])
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -74,6 +77,7 @@ class AioHTTP:
             getattr(state.lifecycle, kind).append(hook)
         self._apps.add(app)
         install_hooks(app, state)
+        install_commands(app, state)
         for plugin in installed_plugins() if self._plugins is None else self._plugins:
             plugin(app, state.hooks)
         app.wsgi_app = Elsewhere(app.wsgi_app, state)  # type: ignore[method-assign]
@@ -168,6 +172,36 @@ class AioHTTP:
             close_orphan(coroutine)
             raise
         return _on_loop(runtime, lambda runtime: runtime.spawn(coroutine))
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in the app context, where synchronous code may wait; return its result.
+
+        It is for scripts and tests, which run outside of any request, hook and command: there
+        SQLAlchemy's asyncio drivers raise ``MissingGreenlet``, as in ``db.create_all()``, and
+        ``aio.call(db.create_all)`` works. An app context that is current already is used, otherwise
+        one is made for the call. Without a server the function waits for the private event loop,
+        whose pools of connections no other loop can use: dispose of them before a server starts.
+
+        :param function: a function, or a coroutine function.
+        :raises CannotSuspend: the call comes from an asyncio task that it would block; use
+            ``await asyncio.to_thread(aio.call, function)`` there.
+        :raises NotInitialized: it cannot be told which app is meant.
+        """
+        app = current_app._get_current_object() if has_app_context() else self._only_app()  # type: ignore[attr-defined]
+        state = get_state(app)
+        if not can_suspend() and running_loop() is not None:
+            raise CannotSuspend(
+                "aio.call was called in an asyncio task that it would block. Call it in a thread:"
+                " 'await asyncio.to_thread(aio.call, function)'."
+            )
+
+        def in_context() -> T:
+            if has_app_context():
+                return app.ensure_sync(function)(*args, **kwargs)  # type: ignore[no-any-return]
+            with app.app_context():
+                return app.ensure_sync(function)(*args, **kwargs)  # type: ignore[no-any-return]
+
+        return ThreadBridge(state).run(in_context)
 
     @property
     def request_id(self) -> str | None:
