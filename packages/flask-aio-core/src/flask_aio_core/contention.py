@@ -34,6 +34,7 @@ class Contention:
         self._threads = threads
         self._max_lag = max_lag
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._cpu = 0.0
 
     def watch(self) -> None:
@@ -49,11 +50,12 @@ class Contention:
 
     def _look_later(self) -> None:
         self._cpu = time.process_time()
+        # Not the loop's clock: uvloop's stands still while it waits for the interpreter lock.
+        self._due = time.monotonic() + _INTERVAL
         self._timer = self._loop.call_later(_INTERVAL, self._look)
 
     def _look(self) -> None:
-        assert self._timer is not None
-        lag = self._loop.time() - self._timer.when()
+        lag = time.monotonic() - self._due
         computing = time.process_time() - self._cpu >= _COMPUTING * (_INTERVAL + lag)
         self._timer = None
         threads = self._threads
