@@ -373,7 +373,7 @@ def test_request_beyond_the_grace_time_is_cancelled(start, path):
     server = start(app=code)
     with ask(server, path):
         server.wait_for("waiting")
-        assert server.stop() == 0
+        assert server.stop() == 0, server.output
     cancelled, teardown = server.output.index("cancelled"), server.output.index("teardown")
     assert cancelled < teardown < server.output.index("hook: clean-up")
     assert "LOG" not in server.output

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
@@ -249,9 +250,11 @@ class WorkerThreads:
         self.limit_running(self._limit)
         for _ in self._threads:
             self._queue.put(None)
-        if not self.running:
-            for thread in self._threads:
-                thread.join(timeout=1)
+        # A thread that has just answered is about to end. It must not do so while the interpreter
+        # is being torn down: letting go of its greenlets then crashes. One that hangs is left.
+        end = time.monotonic() + (_MOMENT / 5 if self._unanswered else _MOMENT)
+        for thread in self._threads:
+            thread.join(timeout=max(0.0, end - time.monotonic()))
         self._threads.clear()
 
     def _count_answer(self) -> None:
