@@ -25,6 +25,7 @@ from .event_loop import running_loop
 from .exceptions import CannotSuspend, NotServing
 from .lifecycle import Lifecycle
 from .mailbox import Mailbox
+from .thread_loop import lend_loop
 from .threads import WorkerThreads
 from .watchdog import Watchdog
 
@@ -179,6 +180,7 @@ class Runtime:
             return self._local.greenlets  # type: ignore[no-any-return]
         except AttributeError:
             self._local.greenlets = pool = GreenletPool(self)
+            lend_loop(self)
             return pool
 
     async def _perform(self, awaitable: Awaitable[Any], context: Context, mailbox: Mailbox) -> None:
