@@ -68,6 +68,9 @@ class Shop:
     """A Flask-SQLAlchemy app as its author would have written it for a blocking driver."""
 
     def __init__(self, url: str, **engine_options: Any) -> None:
+        if url.startswith("sqlite"):
+            # Only one writer at a time: the others wait, on a busy machine for long.
+            engine_options.setdefault("connect_args", {"timeout": 60})
         self.app = app = Flask("shop")
         app.config["SQLALCHEMY_DATABASE_URI"] = url
         app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options

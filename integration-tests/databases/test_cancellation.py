@@ -125,7 +125,7 @@ async def test_stream_that_is_abandoned(shop, serve, database, path):
     assert await (await client.get("/items")).json() == []
 
 
-@pytest.mark.parametrize("path", ["/coroutine", "/hooks-in-thread", "/synchronous"])
+@pytest.mark.parametrize("path", ["/coroutine", "/hooks-in-thread"])
 async def test_server_that_stops_in_a_query(shop, connect, database, held, path):
     """A query that outlasts the grace period is cancelled; no connection is left open."""
     client = await connect(shop.app)

@@ -107,19 +107,26 @@ async def test_deadlock_and_serialization_failure(make_shop, serve, postgresql_u
     assert shop.checked_out == 0
 
 
-async def test_connection_that_the_database_has_ended(make_shop, serve, database, postgresql_url):
+@pytest.mark.parametrize("kind", ["coroutine", "synchronous"])
+async def test_connection_that_the_database_has_ended(
+    make_shop, serve, database, postgresql_url, kind
+):
     """pool_pre_ping replaces a connection that a restart of the database has cut."""
     shop = make_shop(postgresql_url, pool_size=1, max_overflow=0, pool_pre_ping=True)
 
-    @shop.app.get("/")
-    async def view():
+    @shop.app.get("/coroutine")
+    async def coroutine():
+        return {"answer": shop.db.session.scalar(select(1))}
+
+    @shop.app.get("/synchronous")
+    def synchronous():
         return {"answer": shop.db.session.scalar(select(1))}
 
     client = await serve(shop.app)
-    assert await (await client.get("/")).json() == {"answer": 1}
+    assert await (await client.get(f"/{kind}")).json() == {"answer": 1}
     with database.connect() as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    assert await (await client.get("/")).json() == {"answer": 1}
+    assert await (await client.get(f"/{kind}")).json() == {"answer": 1}

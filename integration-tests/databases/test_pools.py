@@ -151,6 +151,25 @@ async def test_both_sides_take_turns_at_a_small_pool(make_shop, serve, postgresq
     assert shop.checked_out == 0
 
 
+@pytest.mark.parametrize("kind", ["coroutine", "synchronous"])
+async def test_recycled_connection_is_closed(make_shop, serve, database, postgresql_url, kind):
+    """A connection that is too old is replaced, and does not stay open."""
+    shop = make_shop(postgresql_url, pool_size=1, max_overflow=0, pool_recycle=0)
+
+    @shop.app.get("/coroutine")
+    async def coroutine():
+        return {"answer": shop.db.session.scalar(select(1))}
+
+    @shop.app.get("/synchronous")
+    def synchronous():
+        return {"answer": shop.db.session.scalar(select(1))}
+
+    client = await serve(shop.app)
+    for _ in range(5):
+        assert await (await client.get(f"/{kind}")).json() == {"answer": 1}
+    await until(lambda: database.states() == ["idle"])
+
+
 def test_create_engine_chooses_the_pool_of_asyncio(database_url):
     """The pool waits on the loop, not in a lock of threads, without being told to."""
     engine = create_engine(database_url)

@@ -27,6 +27,7 @@ from .lifecycle import Lifecycle
 from .loop_lag import LoopLag
 from .mailbox import Mailbox
 from .request_id import RequestIDs
+from .thread_loop import lend_loop
 from .threads import WorkerThreads
 from .watchdog import Watchdog
 
@@ -209,6 +210,7 @@ class Runtime:
             return self._local.greenlets  # type: ignore[no-any-return]
         except AttributeError:
             self._local.greenlets = pool = GreenletPool(self)
+            lend_loop(self)
             return pool
 
     async def _perform(self, awaitable: Awaitable[Any], context: Context, mailbox: Mailbox) -> None:

@@ -20,6 +20,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from .bridge import run_in_thread
 from .contention import Contention
+from .thread_loop import lend_loop
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -147,6 +148,7 @@ class WorkerCall(Generic[T]):
             self._signalled.set_result(None)
 
     def _wait(self, awaitable: Awaitable[Any], context: Context) -> Any:
+        lend_loop(self._runtime)  # Again: asyncio.run in a view leaves the thread without one.
         return self._runtime.wait(awaitable, context, on_start=self._started)
 
     def _started(self, task: asyncio.Task[None]) -> None:
