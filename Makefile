@@ -16,11 +16,12 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(lastword $(FOUND)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
+EXTENSIONS := .venv-extensions
 
-.PHONY: help venv run test isolated autobahn lint types format build lock docs bench bench-quick clean
+.PHONY: help venv run test test-extensions isolated autobahn lint types format build lock docs bench bench-quick clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## Create or update the development environment
 $(INSTALLED): pyproject.toml $(PACKAGES:%=packages/%/pyproject.toml)
@@ -35,6 +36,9 @@ run: $(INSTALLED) ## Start the demo on http://127.0.0.1:5000, or the port named 
 
 test: $(INSTALLED) ## Run every package's tests and the integration tests (TESTS=path, ARGS='-k name')
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
+
+test-extensions: $(EXTENSIONS)/.installed ## Run Flask's extensions on both servers, and write the table in docs/extensions.md
+	$(EXTENSIONS)/bin/pytest -n $(JOBS) --dist loadfile integration-tests/extensions $(ARGS)
 
 isolated: build ## Run each package's tests with only its wheel and its dependencies installed
 	set -e; for p in $(PACKAGES); do $(BIN)/python -m venv --clear .venv-isolated; \
@@ -79,6 +83,13 @@ bench-quick: $(BENCH)/.installed ## Measure what the goals need, in less than th
 $(BENCH)/.installed: $(INSTALLED)
 	$(BIN)/python -m venv $(BENCH)
 	$(BIN)/pip --python $(BENCH) install --quiet --group bench $(PACKAGES:%=--editable packages/%)
+	@touch $@
+
+# Nor must the extensions' dependencies. Their current releases are what is tested.
+$(EXTENSIONS)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(EXTENSIONS)
+	$(BIN)/pip --python $(EXTENSIONS) install --quiet --upgrade --group extensions \
+	  $(PACKAGES:%=--editable packages/%)
 	@touch $@
 
 clean: ## Remove the environments and everything built or cached
