@@ -1,11 +1,17 @@
 """Flask-Login."""
 
 import asyncio
+import re
 
 import pytest
 
 EXTENSION = "Flask-Login"
 APP = "login"
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return {"FLASK_AIO_WATCHDOG": "true", "FLASK_AIO_SLOW_CALLBACK": "0.2"}
 
 
 @pytest.mark.covers("synchronous view", "coroutine view", "stream")
@@ -52,3 +58,10 @@ async def test_the_user_is_remembered_without_a_session(client, login):
 async def test_a_loader_may_be_a_coroutine_function(client, path, shown):
     assert (await client.get(path, headers={"X-Token": "token of ada"})).text == shown
     assert (await client.get(path, headers={"X-Token": "forged"})).status == 401
+
+
+@pytest.mark.covers("blocking user_loader named by the watchdog")
+async def test_a_loader_that_blocks_is_named(client, server):
+    await client.post("/login", data={"name": "slow"})
+    assert (await client.get("/coroutine")).text == "slow slow"
+    await asyncio.to_thread(server.wait_for, re.compile(r"blocked for .* by 'load_user'"))

@@ -74,6 +74,15 @@ async def test_an_abandoned_stream_ends_its_span(client, server, name):
     await spans_of(client, name, 1)
 
 
+@pytest.mark.covers("stream that never starts")
+async def test_a_head_request_ends_its_span(client, name):
+    """The body's iterator is closed without having been asked for anything."""
+    reply = await client.request("HEAD", f"/stream/{name}")
+    assert (reply.status, reply.body) == (200, b"")
+    (span,) = (await spans_of(client, name, 1)).values()
+    assert (span["name"], span["status"]) == ("HEAD /stream/<name>", 200)
+
+
 @pytest.mark.covers("WebSocket")
 async def test_a_socket_is_one_span_and_its_parts(client, name):
     assert await client.talk(f"/socket/{name}", "hello") == ["hello"]

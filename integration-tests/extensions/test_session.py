@@ -1,8 +1,10 @@
 """Flask-Session, on a real Redis."""
 
 import asyncio
+import re
 
 import pytest
+import redis
 
 EXTENSION = "Flask-Session"
 APP = "session"
@@ -10,7 +12,8 @@ APP = "session"
 
 @pytest.fixture(scope="module")
 def environment(redis_url):
-    return {"REDIS_URL": redis_url}
+    watchdog = {"FLASK_AIO_WATCHDOG": "true", "FLASK_AIO_SLOW_CALLBACK": "0.2"}
+    return {"REDIS_URL": redis_url, **watchdog}
 
 
 @pytest.mark.covers("synchronous view", "coroutine view")
@@ -49,3 +52,13 @@ async def test_the_cookie_goes_out_with_the_handshake(client):
     await client.talk("/socket", "hello")
     await client.talk("/socket", "hello")
     assert (await client.get("/sockets")).text == "2"
+
+
+@pytest.mark.covers("slow Redis named by the watchdog")
+async def test_a_session_that_blocks_the_loop_is_named(client, server, redis_url):
+    await client.post("/set/one")
+    with redis.from_url(redis_url) as pausing:
+        pausing.client_pause(1000)
+    await client.post("/set-coroutine/two")
+    named = re.compile(r"blocked for .* by '\w*SessionInterface\.\w+'.*flask_session")
+    await asyncio.to_thread(server.wait_for, named)

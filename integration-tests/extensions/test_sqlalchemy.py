@@ -13,7 +13,8 @@ APP = "sqlalchemy"
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     path = tmp_path_factory.mktemp("database") / "notes.sqlite3"
-    return {"FLASK_SQLALCHEMY_DATABASE_URI": f"sqlite+aiosqlite:///{path}"}
+    # A hundred writers take turns at the one file.
+    return {"FLASK_SQLALCHEMY_DATABASE_URI": f"sqlite+aiosqlite:///{path}?timeout=60"}
 
 
 @pytest.mark.covers("synchronous view", "coroutine view")

@@ -1,6 +1,7 @@
 """Flask-Login: users of a dictionary, with each kind of view behind ``login_required``."""
 
 import asyncio
+import time
 
 from flask import Flask, request
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
@@ -9,6 +10,7 @@ from flask_aio_ws import websocket, ws
 
 app = Flask(__name__)
 app.secret_key = "for tests"
+app.config.from_prefixed_env()
 login_manager = LoginManager(app)
 
 
@@ -19,6 +21,8 @@ class User(UserMixin):
 
 @login_manager.user_loader
 def load_user(user_id):
+    if user_id == "slow":
+        time.sleep(1)
     return User(user_id)
 
 

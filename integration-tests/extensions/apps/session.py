@@ -10,6 +10,7 @@ from flask_session import Session
 from flask_aio_ws import websocket, ws
 
 app = Flask(__name__)
+app.config.from_prefixed_env()
 app.config["SESSION_TYPE"] = "redis"
 app.config["SESSION_REDIS"] = redis.from_url(os.environ["REDIS_URL"])
 Session(app)
