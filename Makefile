@@ -16,8 +16,10 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(lastword $(FOUND)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
+EXTENSIONS := .venv-extensions
 
-.PHONY: help venv run test isolated autobahn lint types format build lock docs bench bench-quick bench-databases clean
+.PHONY: help venv run test test-extensions isolated autobahn lint types format build lock docs bench bench-quick
+.PHONY: bench-databases clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +37,9 @@ run: $(INSTALLED) ## Start the demo on http://127.0.0.1:5000, or the port named 
 
 test: $(INSTALLED) ## Run every package's tests and the integration tests (TESTS=path, ARGS='-k name')
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS) $(ARGS)
+
+test-extensions: $(EXTENSIONS)/.installed ## Run Flask's extensions on both servers, and write the table in docs/extensions.md
+	$(EXTENSIONS)/bin/pytest -n $(JOBS) --dist loadfile integration-tests/extensions $(ARGS)
 
 isolated: build ## Run each package's tests with only its wheel and its dependencies installed
 	set -e; for p in $(PACKAGES); do $(BIN)/python -m venv --clear .venv-isolated; \
@@ -82,6 +87,13 @@ bench-databases: $(BENCH)/.installed ## Measure SQLAlchemy on PostgreSQL, and wr
 $(BENCH)/.installed: $(INSTALLED)
 	$(BIN)/python -m venv $(BENCH)
 	$(BIN)/pip --python $(BENCH) install --quiet --group bench $(PACKAGES:%=--editable packages/%)
+	@touch $@
+
+# Nor must the extensions' dependencies. Their current releases are what is tested.
+$(EXTENSIONS)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(EXTENSIONS)
+	$(BIN)/pip --python $(EXTENSIONS) install --quiet --upgrade --group extensions \
+	  $(PACKAGES:%=--editable packages/%)
 	@touch $@
 
 clean: ## Remove the environments and everything built or cached

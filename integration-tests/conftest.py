@@ -129,9 +129,9 @@ class Server:
 StartServer = Callable[..., Server]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartServer]:
-    """Run a command, or an app's source text as ``python app.py``, in tmp_path.
+@contextlib.contextmanager
+def starting_in(directory: Path) -> Iterator[StartServer]:
+    """Yield a function that runs a command, or an app's source text as ``python app.py``.
 
     Options: ``files``, more files by name; ``env``, more environment variables; ``ready``, whether
     to wait for the line that says where it listens; ``warnings``, the value of PYTHONWARNINGS.
@@ -158,13 +158,13 @@ def _starting(tmp_path: Path) -> Iterator[StartServer]:
         **popen: Any,
     ) -> Server:
         for name, content in {**({"app.py": app} if app else {}), **(files or {})}.items():
-            (tmp_path / name).write_text(content, encoding="utf-8")
+            (directory / name).write_text(content, encoding="utf-8")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("FLASK_")}
         clean.pop("WERKZEUG_RUN_MAIN", None)
         clean.pop("WERKZEUG_SERVER_FD", None)
         server = Server(
             [sys.executable, *(arguments or ("app.py",))],
-            tmp_path,
+            directory,
             {**clean, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": warnings, **(env or {})},
             **popen,
         )
@@ -173,9 +173,24 @@ def _starting(tmp_path: Path) -> Iterator[StartServer]:
             server.wait_until_ready()
         return server
 
-    yield run
-    for server in servers:
-        server.kill()
+    try:
+        yield run
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartServer]:
+    """Start servers as :func:`starting_in` says, in tmp_path."""
+    with starting_in(tmp_path) as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def start_in() -> Callable[[Path], contextlib.AbstractContextManager[StartServer]]:
+    """Return :func:`starting_in`, for fixtures that outlive a test."""
+    return starting_in
 
 
 @pytest.fixture

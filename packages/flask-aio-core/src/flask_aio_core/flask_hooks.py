@@ -16,6 +16,7 @@ from flask import Flask, has_request_context, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from .bridge import can_suspend, current_context, suspend
+from .foreign_calls import adapt_foreign_calls
 from .state import AioState
 from .streams import AsyncStream, ContextStream, async_iterable_in
 from .url_adapters import UrlAdapters
@@ -38,6 +39,15 @@ def install_hooks(app: Flask, state: AioState) -> None:
         def call(*args: Any, **kwargs: Any) -> Any:
             return wait(function(*args, **kwargs))
 
+        # What functools.wraps does is too much for each request.
+        call.__wrapped__ = function  # type: ignore[attr-defined]
+        try:
+            call.__name__ = function.__name__
+            call.__qualname__ = function.__qualname__
+        except AttributeError:  # An object that can be called.
+            return call
+        call.__module__ = function.__module__
+        call.__doc__ = function.__doc__
         return call
 
     def keeps_context() -> bool:
@@ -80,6 +90,7 @@ def install_hooks(app: Flask, state: AioState) -> None:
         # after the first request has come.
         for functions in app.url_value_preprocessors.values():
             functions[:] = [app.ensure_sync(function) for function in functions]
+        adapt_foreign_calls(app)
         if vars(app).get("preprocess_request") is preprocess_first_request:
             app.preprocess_request = preprocess_plainly  # type: ignore[method-assign]
         return preprocess_plainly(*args, **kwargs)

@@ -92,7 +92,7 @@ def make_plan(view: Callable[..., Any], method: str) -> ViewPlan:
     is_coroutine = False
     cancel: bool | None = None
     hooks: bool | None = None
-    for function in _layers(view, method):
+    for function in layers(view, method):
         if _is_coroutine_function(function):
             is_coroutine = True
         options = getattr(function, OPTIONS_ATTRIBUTE, ViewOptions())
@@ -101,8 +101,11 @@ def make_plan(view: Callable[..., Any], method: str) -> ViewPlan:
     return ViewPlan(is_coroutine, ViewOptions(cancel, hooks))
 
 
-def _layers(view: Any, method: str) -> Iterator[Any]:
-    """Yield a view and all that it wraps, from the outside to the inside."""
+def layers(view: Any, method: str | None = None) -> Iterator[Any]:
+    """Yield a view and all that it wraps, from the outside to the inside.
+
+    :param method: for class-based views, go on into what answers this method.
+    """
     seen: set[int] = set()
     pending = [view]
     while pending:
@@ -112,7 +115,7 @@ def _layers(view: Any, method: str) -> Iterator[Any]:
         seen.add(id(function))
         yield function
         view_class = getattr(function, "view_class", None)
-        if view_class is not None:
+        if view_class is not None and method is not None:
             pending.append(_method_of(view_class, method))
         for attribute in ("__wrapped__", "func"):  # functools.wraps, functools.partial
             inner = getattr(function, attribute, None)
