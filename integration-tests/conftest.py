@@ -136,16 +136,6 @@ def starting_in(directory: Path) -> Iterator[StartServer]:
     Options: ``files``, more files by name; ``env``, more environment variables; ``ready``, whether
     to wait for the line that says where it listens; ``warnings``, the value of PYTHONWARNINGS.
     """
-    yield from _starting(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """Do the same as :func:`start`, for servers that all tests of a module use."""
-    yield from _starting(tmp_path_factory.mktemp("servers"))
-
-
-def _starting(tmp_path: Path) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def run(
@@ -184,6 +174,13 @@ def _starting(tmp_path: Path) -> Iterator[StartServer]:
 def start(tmp_path: Path) -> Iterator[StartServer]:
     """Start servers as :func:`starting_in` says, in tmp_path."""
     with starting_in(tmp_path) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Do the same as :func:`start`, for servers that all tests of a module use."""
+    with starting_in(tmp_path_factory.mktemp("servers")) as run:
         yield run
 
 
