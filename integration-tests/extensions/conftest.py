@@ -11,9 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -159,30 +157,6 @@ async def new_client(server: Any) -> AsyncIterator[Callable[[], Client]]:
 async def client(new_client: Callable[[], Client]) -> Client:
     """A client of the module's app."""
     return new_client()
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis server of the module's own."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("there is no redis-server")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(
-        [program, *options],
-        cwd=tmp_path_factory.mktemp("redis"),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert any("Ready to accept connections" in line for line in process.stdout)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.communicate(timeout=HANG)
 
 
 @pytest.fixture(scope="module")
