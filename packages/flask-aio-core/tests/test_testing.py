@@ -146,6 +146,14 @@ def test_a_port_that_is_taken_is_told(app):
             _ = other.url
 
 
+def test_a_live_server_may_listen_on_every_address(app):
+    """Its address is one that can be opened."""
+    app.add_url_rule("/", view_func=lambda: request.host)
+    with LiveServer(app, host="0.0.0.0") as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.url.endswith(get(server.url))
+
+
 def test_coroutines_run_on_the_loop_of_a_live_server(app):
     """The result is returned, an error raised; one that takes too long is cancelled."""
     server = LiveServer(app)
@@ -167,7 +175,7 @@ def test_coroutines_run_on_the_loop_of_a_live_server(app):
         assert server.run(name()) == "flask-aio-live-server"
         with pytest.raises(LookupError):
             server.run(fail())
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"longer than 0\.01 s"):
             server.run(forever(), timeout=0.01)
         assert cancelled.wait(60)
     with pytest.raises(RuntimeError, match="does not run"):

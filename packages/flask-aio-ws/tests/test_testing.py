@@ -164,6 +164,25 @@ def test_a_message_that_does_not_come_fails_the_test(server):
         assert socket.receive(timeout=60) == "hello"
 
 
+def test_a_view_that_blocks_the_loop_fails_the_test(app, server):
+    """The client's own time limits need that loop too; something else ends the waiting."""
+    gate = threading.Event()
+
+    @app.route("/blocked")
+    @websocket
+    async def blocked():
+        await ws.receive()
+        gate.wait()
+
+    with connect(server, "/blocked") as socket:
+        socket.send("hello")
+        try:
+            with pytest.raises(TimeoutError, match="blocks the event loop"):
+                socket.receive(timeout=0.01)
+        finally:
+            gate.set()
+
+
 def test_a_handshake_that_is_not_answered_fails_the_test(app, server):
     """The view never gets to it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -20,7 +19,7 @@ from yarl import URL
 from .application import unused_application
 from .event_loop import loop_factory
 from .http_server import HTTPServer
-from .listener import site_url
+from .listener import site_url, tcp_socket
 from .serving import ensure_extension
 
 __all__ = ["AioClient", "LiveServer"]
@@ -37,9 +36,8 @@ class LiveServer:
     clean-up hooks run. It may be started again after it was stopped.
 
     :param app: the app; it gets the extension if it does not have it.
-    :param host: an address of this machine.
+    :param host: an address of this machine; ``0.0.0.0`` lets a browser in a container call it.
     :param port: 0 takes any free one.
-    :param ssl_context: serves HTTPS.
     :param grace: seconds that running requests get when the server is stopped.
     """
 
@@ -49,14 +47,12 @@ class LiveServer:
         *,
         host: str = _HOST,
         port: int = 0,
-        ssl_context: ssl.SSLContext | None = None,
         grace: float = 1.0,
     ) -> None:
         ensure_extension(app)
         self.app = app
         self._host = host
         self._port = port
-        self._ssl_context = ssl_context
         self._grace = grace
         self._url = ""
         self._thread: threading.Thread | None = None
@@ -81,9 +77,8 @@ class LiveServer:
         """
         if self._thread is not None:
             raise RuntimeError("The server has been started already.")
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.create_server((self._host, self._port), family=family)
-        self._url = site_url(sock, secure=self._ssl_context is not None)
+        sock = tcp_socket(self._host, self._port)
+        self._url = site_url(sock, secure=False)
         self._stopping, self._ended = asyncio.Event(), Future()
         started: Future[None] = Future()
         # A daemon, so that a view that never ends does not keep the process from ending.
@@ -124,6 +119,12 @@ class LiveServer:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout)
+        except TimeoutError as error:
+            if future.done():  # It is the coroutine's own.
+                raise
+            raise TimeoutError(
+                f"It took longer than {timeout:g} s, or something blocks the event loop."
+            ) from error
         finally:
             future.cancel()  # Does nothing to one that has ended.
 
@@ -153,7 +154,7 @@ class LiveServer:
         server = _http_server(self.app, unused_application(self.app))
         try:
             await server.start()
-            await server.listen(sock, self._ssl_context)
+            await server.listen(sock)
             started.set_result(None)
             await self._stopping.wait()
         finally:
@@ -205,7 +206,7 @@ class _Server(TestServer):
         self, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any
     ) -> None:
         await self._http.start()
-        sock = socket.create_server((self.host, 0))
+        sock = tcp_socket(self.host, 0)
         self.port = sock.getsockname()[1]
         self.url = site_url(sock, secure=False)
         await self._http.listen(sock)
