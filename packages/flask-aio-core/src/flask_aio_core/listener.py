@@ -29,7 +29,7 @@ def listening_socket(
     """
     where = str(path) if path is not None else f"{host}:{port}"
     try:
-        return _unix_socket(path) if path is not None else _tcp_socket(host, port)
+        return _unix_socket(path) if path is not None else tcp_socket(host, port)
     except (OSError, OverflowError) as error:
         click.echo(f"Cannot listen on {where}: {_explain(error, path is not None)}", err=True)
         sys.exit(1)
@@ -59,7 +59,8 @@ def site_url(sock: socket.socket, *, secure: bool) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
+def tcp_socket(host: str, port: int) -> socket.socket:
+    """Open a socket for TCP; the caller tells the user of an error."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 

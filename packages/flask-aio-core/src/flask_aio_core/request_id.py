@@ -40,6 +40,7 @@ class RequestIDFilter(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Give the record its attribute, and let it pass."""
         if not hasattr(record, "request_id"):  # The access log's have theirs.
             record.request_id = _current.get() or "-"
         return True
