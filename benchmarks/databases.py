@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from . import load, machine
 from .apps import database_model as model
 from .contenders import gunicorn, uvicorn
-from .report import table
+from .report import head, not_measured, table
 from .results import Results
 from .scenarios import Settings, settle
 from .server_process import ServerError, ServerProcess, free_port, module, processors
@@ -205,14 +205,7 @@ def _gap(server: ServerProcess) -> float:
 
 
 def _report(results: Results) -> Iterator[str]:
-    yield "# Databases"
-    yield ""
-    yield "Written by `make bench-databases`; [README.md](README.md) says how servers are measured."
-    yield "Medians of one run on one machine: compare them with each other, not with another run's."
-    yield ""
-    for name, text in results.about.items():
-        yield f"- {name}: {text}"
-    yield ""
+    yield from head("Databases", "make bench-databases", results)
     yield (
         f"Each request waits 10 ms in the database, then reads {model.PAGE} rows with SQLAlchemy's"
         f" ORM. All have the same pool, of {model.POOL['pool_size']} connections."
@@ -232,12 +225,7 @@ def _report(results: Results) -> Iterator[str]:
                 for name in results.contenders(at_once)
             ),
         )
-    if results.skipped:
-        yield ""
-        yield "## Not measured"
-        yield ""
-        for name, reason in results.skipped.items():
-            yield f"- {name}: {reason}"
+    yield from not_measured(results)
 
 
 def _shown(results: Results, name: str, scenario: str, metric: str, digits: int) -> str:

@@ -30,14 +30,7 @@ def goal_table(results: Results) -> Iterator[str]:
 
 
 def _lines(results: Results) -> Iterator[str]:
-    yield "# Results"
-    yield ""
-    yield "Written by `make bench`; [README.md](README.md) says what is measured and how."
-    yield "Medians of one run on one machine: compare them with each other, not with another run's."
-    yield ""
-    for name, text in results.about.items():
-        yield f"- {name}: {text}"
-    yield ""
+    yield from head("Results", "make bench", results)
     yield "![Server CPU time per request](results.svg)"
     yield ""
     yield "## Goals"
@@ -54,6 +47,23 @@ def _lines(results: Results) -> Iterator[str]:
         if results.contenders(scenario.key):
             yield ""
             yield from _scenario(results, scenario)
+    yield from not_measured(results)
+
+
+def head(title: str, command: str, results: Results) -> Iterator[str]:
+    """Yield how a report begins: how it was made, when and on what."""
+    yield f"# {title}"
+    yield ""
+    yield f"Written by `{command}`; [README.md](README.md) says what is measured and how."
+    yield "Medians of one run on one machine: compare them with each other, not with another run's."
+    yield ""
+    for name, text in results.about.items():
+        yield f"- {name}: {text}"
+    yield ""
+
+
+def not_measured(results: Results) -> Iterator[str]:
+    """Yield what was left out, and why."""
     if results.skipped:
         yield ""
         yield "## Not measured"
