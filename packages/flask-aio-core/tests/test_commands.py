@@ -38,6 +38,12 @@ def run(app: Flask, *arguments: str, cli: click.Command | None = None) -> str:
     return result.output
 
 
+@pytest.fixture(autouse=True)
+def _no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Flask's command set what it sets for its process until the end of the test only."""
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "false")
+
+
 @pytest.fixture
 def log(app: Flask, aio: AioHTTP) -> list[str]:
     """Have every teardown of an app context query, and note that it has."""

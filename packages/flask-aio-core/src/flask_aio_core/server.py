@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from flask import Flask, cli
@@ -32,6 +32,10 @@ from .state import get_state
 
 if TYPE_CHECKING:
     from os import PathLike
+
+
+#: Seconds that the clean-up hooks of a server in a thread get at least.
+_CLEANUP: Final = 4.0
 
 
 @dataclass(kw_only=True)
@@ -189,13 +193,16 @@ class _ServerThread:
             self._ended.set()
 
     def stop(self) -> None:
-        """Stop gracefully and wait for the end, within the grace time and a little more."""
+        """Stop gracefully and wait for the end, within the grace time and a little more.
+
+        That is for clean-up hooks, which would be cut off: a busy machine takes its time.
+        """
         loop = self._loop
         if loop is None:
             return
         with contextlib.suppress(RuntimeError):  # It has ended already.
             loop.call_soon_threadsafe(self._stopping.set)
-        self._ended.wait(self._options.grace + 1)
+        self._ended.wait(self._options.grace + _CLEANUP)
 
 
 async def _serve(
@@ -217,11 +224,11 @@ async def _serve(
         if handle_signals:
             _stop_on_signals(stopping)
         await server.start()
-        await server.listen(options.sock, options.ssl_context)
-        url = site_url(options.sock, secure=options.ssl_context is not None)
-        click.echo(f" * Running on {url} (Press CTRL+C to quit)")
-        sys.stdout.flush()
         with tuned_interpreter(app):
+            await server.listen(options.sock, options.ssl_context)
+            url = site_url(options.sock, secure=options.ssl_context is not None)
+            click.echo(f" * Running on {url} (Press CTRL+C to quit)")
+            sys.stdout.flush()
             await stopping.wait()
     finally:
         await server.stop(options.grace)

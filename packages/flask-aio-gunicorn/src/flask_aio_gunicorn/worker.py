@@ -176,9 +176,9 @@ class AioWorker(Worker):
                     on_exhausted=partial(self.log.error, "Cannot accept a connection: %s"),
                 )
                 server.add_listener(acceptor)
-                acceptor.start()
-                self.booted = True
                 with tuned_interpreter(app):
+                    acceptor.start()
+                    self.booted = True
                     await self._stop_requested.wait()
         finally:
             grace = self._grace(app)
