@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -248,7 +249,10 @@ class Page:
 
     def wait(self, condition, what):
         """Wait until a condition holds that takes no argument."""
-        WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: condition(), what)
+        # The page may replace an element between its being found and its being looked at.
+        ignored = (NoSuchElementException, StaleElementReferenceException)
+        waiting = WebDriverWait(self.driver, 60, poll_frequency=0.05, ignored_exceptions=ignored)
+        waiting.until(lambda _: condition(), what)
 
     def wait_for_state(self, *states):
         """Wait until the page says that it is in one of these states."""
