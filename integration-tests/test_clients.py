@@ -71,8 +71,8 @@ PATHS = [
 async def test_one_client_serves_a_process(server):
     """In each process all requests find the same client, which uses its connection again."""
     processes = set(map(str, server.children() or [server.process.pid]))
-    clients = defaultdict(set)
-    ports = defaultdict(set)
+    clients: defaultdict[str, set[str]] = defaultdict(set)
+    ports: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     async with (
         asyncio.timeout(HANG),
         aiohttp.ClientSession(
@@ -94,7 +94,7 @@ async def test_one_client_serves_a_process(server):
     for (_, path), found in ports.items():
         # requests has a session for each thread.
         assert len(found) == 1 or "requests" in path
-    of_process = defaultdict(set)
+    of_process: defaultdict[str, set[int]] = defaultdict(set)
     for (pid, _), found in ports.items():
         of_process[pid] |= found
     # Each connection belongs to one process.
