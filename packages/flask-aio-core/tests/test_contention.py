@@ -78,6 +78,35 @@ async def test_calls_that_wait_run_all_at_once(app, aio, serve):
     assert threads_of(app).is_unlimited
 
 
+async def test_a_busy_loop_does_not_hold_waiting_calls_back(app, aio, serve):
+    """Where coroutines keep the loop late, threads that wait all run: fewer would not help."""
+    app.config.update(AIO_WORKER_THREADS=8, AIO_MAX_LAG=0)
+    together = threading.Barrier(8, timeout=60)
+
+    @app.get("/wait")
+    def view():
+        time.sleep(0.3)
+        together.wait()
+        return ""
+
+    @app.get("/busy")
+    async def busy():
+        for _ in range(10):
+            compute(0.05)
+            await asyncio.sleep(0)
+        return ""
+
+    client = await serve(app)
+
+    async def request(path):
+        async with client.get(path) as response:
+            return response.status
+
+    paths = ["/wait"] * 8 + ["/busy"]
+    assert await asyncio.gather(*map(request, paths)) == [200] * 9
+    assert threads_of(app).is_unlimited
+
+
 async def test_it_can_be_switched_off(app, aio, serve):
     """With AIO_MAX_LAG = None nobody looks."""
     app.config["AIO_MAX_LAG"] = None

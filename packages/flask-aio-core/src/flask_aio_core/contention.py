@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks, while more than one call runs.
 _INTERVAL: Final = 0.02
-#: The share of a processor from which on the process is computing: less, and the loop is late for
-#: another reason, like a busy machine, which running fewer calls would only make worse.
-_COMPUTING: Final = 0.8
+#: The share of a processor from which on the threads are computing: less, and the loop is late for
+#: another reason, like coroutines or a busy machine, which running fewer calls does not mend.
+_COMPUTING: Final = 0.5
 
 
 class Contention:
@@ -49,19 +49,24 @@ class Contention:
             self._timer = None
 
     def _look_later(self) -> None:
-        self._cpu = time.process_time()
+        self._cpu = _cpu_of_other_threads()
         # Not the loop's clock: uvloop's stands still while it waits for the interpreter lock.
         self._due = time.monotonic() + _INTERVAL
         self._timer = self._loop.call_later(_INTERVAL, self._look)
 
     def _look(self) -> None:
         lag = time.monotonic() - self._due
-        computing = time.process_time() - self._cpu >= _COMPUTING * (_INTERVAL + lag)
+        computing = _cpu_of_other_threads() - self._cpu >= _COMPUTING * (_INTERVAL + lag)
         self._timer = None
         threads = self._threads
         if lag > self._max_lag and computing:
             threads.limit_running(max(1, min(threads.running_limit, threads.running) // 2))
-        elif lag < self._max_lag / 4:
+        elif not computing or lag < self._max_lag / 4:
             threads.limit_running(threads.running_limit + 1)
         if threads.running > 1 or not threads.is_unlimited:
             self._look_later()
+
+
+def _cpu_of_other_threads() -> float:
+    """Return the seconds of processor time that all threads but the current one have used."""
+    return time.process_time() - time.thread_time()
